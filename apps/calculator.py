@@ -12,10 +12,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, load_ensemble
 from gfm_pipeline.apps.deploy.batches import attribute_of
 from gfm_pipeline.apps.deploy.bundle import open_ensemble
 from gfm_pipeline.apps.deploy.predictor import Predictor
+from gfm_pipeline.core.ensemble_files import find_ensemble
 
 
 class GFMCalculator(Calculator):  # type: ignore[misc]  # ASE is not typed

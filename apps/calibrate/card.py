@@ -147,7 +147,14 @@ def _members(members: Mapping[str, ModelCard]) -> str:
         )
         for name, card in members.items()
     ]
-    return _table(head, rows)
+    origins = [
+        f"- {name} was fine-tuned from member {one.member} of {one.ensemble} (SHA-256 {one.digest}); branches: "
+        + ", ".join(f"{dataset} from {branch}" for dataset, branch in one.branches.items())
+        + ". Graphs count from there."
+        for name, card in members.items()
+        if (one := card.origin) is not None
+    ]
+    return "\n\n".join([_table(head, rows), *(["\n".join(origins)] if origins else [])])
 
 
 def _weights(members: Sequence[str], reports: Mapping[str, DatasetReport]) -> str:

@@ -20,7 +20,7 @@ from gfm_pipeline.core.contracts.evaluation import (
     EnsembleCalibration,
 )
 from gfm_pipeline.core.errors import IntegrityError
-from gfm_pipeline.core.publish import MANIFEST, is_published, verify
+from gfm_pipeline.core.publish import verify
 from gfm_pipeline.core.records import read_record
 
 
@@ -68,26 +68,6 @@ def member_weights(calibration: EnsembleCalibration, dataset: str) -> Array:
             "Run the calibrate stage again.",
         )
     return np.array([found[name] for name in names])
-
-
-def find_ensemble(path: Path) -> Path:
-    """Return ``path`` if it is a published ensemble, else the newest ensemble of the campaign in ``path``.
-
-    Raises
-    ------
-    IntegrityError
-        When there is no ensemble.
-    """
-    if (path / CALIBRATION_FILE).is_file():
-        return path
-    manifests = sorted(path.glob(f"stages/*/ensemble/{MANIFEST}"), key=lambda m: m.stat().st_mtime, reverse=True)
-    for manifest in manifests:
-        if is_published(manifest.parent):
-            return manifest.parent
-    raise IntegrityError(
-        f"{path} holds no calibrated ensemble.",
-        "Give a campaign whose calibrate stage is done, or the folder of an ensemble.",
-    )
 
 
 def load_ensemble(path: Path) -> Ensemble:

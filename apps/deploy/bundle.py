@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from gfm_pipeline.apps.calibrate.ensemble import Ensemble, find_ensemble, load_ensemble, member_weights, read_domains
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, load_ensemble, member_weights, read_domains
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, ModelCard, TrainedModel
 from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, BundleFacts
 from gfm_pipeline.core.contracts.evaluation import (
@@ -31,30 +31,24 @@ from gfm_pipeline.core.contracts.evaluation import (
     MODEL_CARD_FILE,
     EnsembleCalibration,
 )
+from gfm_pipeline.core.ensemble_files import (
+    FORMAT,
+    INDEX_FILE,
+    SCHEMA_VERSION,
+    BundleIndex,
+    digest_of_entries,
+    find_ensemble,
+    read_bundle,
+)
 from gfm_pipeline.core.errors import ConfigError, IntegrityError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.models import Potential
 
-INDEX_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
-FORMAT, SCHEMA_VERSION = "gfm-pipeline ensemble", 1
-LARGEST = 1 << 36  # bytes: largest plausible entry of a model
 _PACKAGES = ("torch", "numpy", "ase", "safetensors")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that equal content gives equal files
-
-
-@dataclass(frozen=True)
-class BundleIndex:
-    """Content of ``bundle.json``: entries with their SHA-256, and the origin of the file."""
-
-    format: str
-    schema_version: int
-    digest: str
-    entries: dict[str, str]
-    versions: dict[str, str] = field(default_factory=dict)
-    ensemble: str = ""  # SHA-256 of the ensemble's folder
 
 
 def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts:
@@ -143,16 +137,7 @@ def load_bundle(path: Path) -> Ensemble:
     IntegrityError
         When it is no exported file, is truncated or changed, or has a newer version.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            contents = _checked(path, archive)
-    # zipfile raises NotImplementedError for compressions it does not know, RuntimeError for encrypted entries
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise IntegrityError(
-            f"{path} is damaged or not an exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
-            "Copy it again, or export the campaign again.",
-        ) from error
-    index, entries = contents
+    index, entries = read_bundle(path)
     try:
         calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
         domains = read_domains(entries, calibration)
@@ -167,41 +152,6 @@ def load_bundle(path: Path) -> Ensemble:
     return Ensemble(path, index.digest, calibration, members, domains)
 
 
-def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[str, bytes]]:
-    """Return the index and the content of each entry after comparing SHA-256 sums with the index."""
-    try:
-        index = from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
-    except (KeyError, ValueError) as error:
-        raise IntegrityError(f"{path} is not an exported model: it has no {INDEX_FILE} that can be read.") from error
-    names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
-    if len(archive.infolist()) != len(names) + 1 or names != set(index.entries):
-        odd = sorted(names ^ set(index.entries)) or ["an entry twice"]
-        raise IntegrityError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
-    entries = {}
-    for name, digest in index.entries.items():
-        about = archive.getinfo(name)
-        if about.compress_type != zipfile.ZIP_STORED or about.file_size > LARGEST:
-            raise IntegrityError(f"{path} was changed: {name} is stored in another way than exports are.")
-        entries[name] = archive.read(name)
-        if hashlib.sha256(entries[name]).hexdigest() != digest:
-            raise IntegrityError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
-    if index.digest != _digest(index.entries):
-        raise IntegrityError(
-            f"{path} was changed: its digest is not that of its entries.", "Export the campaign again."
-        )
-    return index, entries
-
-
-def _known_version(path: Path, plain: Any) -> Any:
-    """Return the index after a check of its version."""
-    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is not an exported model of gfm-pipeline.")
-    if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
-        found = plain.get("schema_version")
-        raise IntegrityError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
-    return plain
-
-
 def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
     card = from_plain(ModelCard, json.loads(entries[f"{place}/{CARD_FILE}"]))
     potential = Potential(card.spec)
@@ -212,11 +162,7 @@ def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
 def _index(entries: dict[str, bytes], ensemble: str) -> BundleIndex:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
     versions = {"gfm-pipeline": __version__, **{name: _version(name) for name in _PACKAGES}}
-    return BundleIndex(FORMAT, SCHEMA_VERSION, _digest(digests), digests, versions, ensemble)
-
-
-def _digest(entries: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return BundleIndex(FORMAT, SCHEMA_VERSION, digest_of_entries(digests), digests, versions, ensemble)
 
 
 def _json(value: Any) -> bytes:

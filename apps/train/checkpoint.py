@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.apps.train.schedule import Anneal, Phase
+from gfm_pipeline.core.contracts.optimisation.fine_tuning import WeightsOrigin
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings
 from gfm_pipeline.core.contracts.targets import ENERGY, References, Target
 from gfm_pipeline.core.contracts.training import ModelSettings
@@ -64,6 +65,8 @@ class ModelCard:
         Maps a dataset to the smallest and largest total charge and spin multiplicity of its training split, by name.
     unstated
         Maps a dataset to the attributes that some of its structures do not state.
+    origin
+        The member of an earlier ensemble whose weights the training started from; None: random weights.
     """
 
     spec: ModelSpec
@@ -81,6 +84,7 @@ class ModelCard:
     target_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     unstated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    origin: WeightsOrigin | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -156,13 +160,21 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class CheckpointTensors:
-    """The tensors of a training: weights and EMA, optimiser state, torch's RNG, and learned numbers of the loss."""
+    """The tensors of a training: weights and EMA, optimiser state, torch's RNG, and learned numbers of the loss.
+
+    Without a state of the optimiser, a new training starts from the weights.
+    """
 
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimiser: dict[str, Any]
     rng: Tensor
     loss: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_weights(cls, weights: dict[str, Tensor]) -> CheckpointTensors:
+        """Return the start of a new training from weights."""
+        return cls(weights, weights, {}, torch.get_rng_state())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from gfm_pipeline.apps.train.trainer import Splits, Trainer
 from gfm_pipeline.apps.train.validate import subset
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.dataset_statistics import DatasetStatistics
+from gfm_pipeline.core.contracts.optimisation.fine_tuning import WeightsOrigin
 from gfm_pipeline.core.contracts.targets import References
 from gfm_pipeline.core.contracts.training import TrainSpec, target_weights
 from gfm_pipeline.core.errors import ConfigError, DataError
@@ -177,6 +178,20 @@ def starting_point(spec: TrainSpec) -> Checkpoint | None:
     return replace(found, card=replace(card, spec=model, optimiser=spec.optimiser, seed=spec.seed))
 
 
+def from_earlier(spec: TrainSpec, origin: WeightsOrigin) -> Checkpoint:
+    """Return the start from a member of an earlier ensemble."""
+    from gfm_pipeline.apps.deploy.fine_tuning import earlier_start  # here: most trainings need no ensemble
+
+    datasets = [Dataset.open(Path(ref.path)) for ref in spec.datasets]
+    samples = []
+    for k, dataset in enumerate(datasets):
+        graphs = np.arange(min(SAMPLE, dataset.statistics.n_structures[Split.TRAIN]))
+        references = dataset.statistics.references
+        samples.append(read_table(dataset, Split.TRAIN, spec.model.cutoff, k, references, graphs))
+    fresh = new_card(spec, [dataset.statistics for dataset in datasets], samples)
+    return earlier_start(spec, origin, fresh, datasets)
+
+
 def open_source(
     spec: TrainSpec,
     dataset: Dataset,
@@ -208,6 +223,8 @@ def prepare(spec: TrainSpec, communicator: Communicator = SINGLE, device: torch.
         When the data, the checkpoint or the settings cannot be used.
     """
     start = starting_point(spec) if communicator.rank == 0 else None
+    if start is None and communicator.rank == 0 and spec.origin is not None:
+        start = from_earlier(spec, spec.origin)
     card, state = None if start is None else start.card, None if start is None else start.state
     if communicator.size > 1:
         plain = communicator.broadcast_object(None if start is None else [to_plain(start.card), to_plain(start.state)])

@@ -149,6 +149,8 @@ class Trainer:
         try:
             self.model.load_state_dict(tensors.weights)
             self.average.load_state_dict(tensors.ema)
+            if not tensors.optimiser:
+                return
             self.loss.load_state_dict(tensors.loss if self.direct is None else self.direct.load(tensors.loss))
             self.optimiser.load_state_dict(tensors.optimiser)
             torch.set_rng_state(tensors.rng)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gfm_pipeline.core.contracts.hyperparameters import Hyperparameter, ValueKind, declared, table_of
+from gfm_pipeline.core.contracts.optimisation.fine_tuning import WeightsOrigin
 from gfm_pipeline.core.contracts.optimisation.settings import FIELDS, OptimiserSettings
 from gfm_pipeline.core.contracts.properties.attributes import NONE, Attribute, names_in
 from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.strenum import StrEnum
 
 
@@ -140,6 +141,17 @@ def settings_of(chosen: Mapping[str, Any]) -> tuple[ModelSettings, OptimiserSett
         ) from error
 
 
+def flat_settings(model: ModelSettings, optimiser: OptimiserSettings) -> dict[str, Any]:
+    """Return the settings of a model and of an optimiser as those of a candidate; the inverse of `settings_of`."""
+    plain: dict[str, Any] = to_plain(model)
+    options = plain.pop("options")
+    flat = plain | {f"options.{name}": value for name, value in options.items()}
+    for name, value in to_plain(optimiser).items():
+        what = next((what for what, of_targets in FIELDS.items() if of_targets == name), None)
+        flat |= {name: value} if what is None else {f"{what}.{target}": one for target, one in value.items()}
+    return flat
+
+
 @dataclass(frozen=True)
 class DatasetRef:
     """A published dataset folder, by name (its branch in the model) and place."""
@@ -218,6 +230,8 @@ class TrainSpec(TaskSpec):
     store_errors
         Whether the checkpoint also has the errors on a sample of the validation splits
         (`gfm_pipeline.core.contracts.attempts.stored_errors`).
+    origin
+        The member of an earlier ensemble whose weights the training starts from, if there is no checkpoint.
     """
 
     task: str
@@ -244,6 +258,7 @@ class TrainSpec(TaskSpec):
     horizon: int | None = None
     compile: Compile = Compile.NEVER
     store_errors: bool = False
+    origin: WeightsOrigin | None = None
 
     @property
     def schedule_graphs(self) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.api.folders import existing
+from gfm_pipeline.core.ensemble_files import find_ensemble
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.records import canonical_json
 
@@ -235,7 +236,7 @@ class Campaign:
         IntegrityError
             When there is no ensemble yet, or a file changed after its publication.
         """
-        from gfm_pipeline.apps.calibrate.ensemble import find_ensemble, load_ensemble
+        from gfm_pipeline.apps.calibrate.ensemble import load_ensemble
 
         return load_ensemble(find_ensemble(self._folder))
 

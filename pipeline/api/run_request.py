@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfm_pipeline.api.fine_tuning import fine_tuned
 from gfm_pipeline.api.folders import existing
 from gfm_pipeline.api.search_check import refuse_contradictions, refuse_unmeasured, with_reduction
 from gfm_pipeline.api.stage_inputs import need_finished, structures_of_stages
@@ -109,12 +110,13 @@ def resolve(
     loaded = load_workflow(workflow, of_workflow, kept)
     loaded_site = load_site(site_name, overlays, of_site)
     site = loaded_site.model
+    root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
+    paths = CampaignPaths(root.resolve())
+    loaded, earlier = fine_tuned(loaded, paths)
     resources = decide_resources(loaded.model, site)
     if isinstance(resources, Impossible):
         raise _refused(resources, loaded, loaded_site)
     split = with_own_jobs(loaded.model, site, resources)
-    root = folder or workflow.resolve().parent / "campaigns" / loaded.model.name
-    paths = CampaignPaths(root.resolve())
     recorded = recorded_sources(paths, INGEST)
     sources = resolve_sources(loaded, recorded)
     own, own_gone = structures_of_stages(loaded, paths)
@@ -143,6 +145,7 @@ def resolve(
         until=until,
         warm_start=_warm_start(loaded, paths),
         structures={name: Structures(source, input_names((source,), digests)) for name, source in own.items()},
+        earlier=earlier,
     )
     names = stage_names(context)
     _check_stage_names(loaded, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorage
 from gfm_pipeline.core.contracts.ingest.reading import READING_GB, RECORD_SECONDS, ReadLimits
@@ -13,7 +13,7 @@ from gfm_pipeline.core.contracts.policies import ENSEMBLE, PROPOSALS, PolicyChoi
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
 from gfm_pipeline.core.strict import Strict, within
 from gfm_pipeline.workflow.attributes import Attributes, check_attribute_names, check_values
-from gfm_pipeline.workflow.budget import BudgetModel
+from gfm_pipeline.workflow.fine_tune_section import FineTuneModel, with_search
 from gfm_pipeline.workflow.policies import (
     CriterionChoice,
     Objectives,
@@ -22,6 +22,7 @@ from gfm_pipeline.workflow.policies import (
     StoppingChoice,
     UncertaintyChoice,
 )
+from gfm_pipeline.workflow.resource_sections import AllocationModel, BudgetModel, Hours, ResourcesModel
 from gfm_pipeline.workflow.source_schema import SourceModel
 from gfm_pipeline.workflow.space import SpaceModel
 from gfm_pipeline.workflow.target_space import check_names
@@ -30,14 +31,6 @@ from gfm_pipeline.workflow.targets import Targets, check_labels, with_force_weig
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Graphs = Annotated[int, Field(ge=1, le=10**12)]
 Candidates = Annotated[int, Field(ge=1, le=10**6)]
-Tasks = Annotated[int, Field(ge=1, le=10**5)]
-Nodes = Annotated[int, Field(ge=0, le=10**5)]
-RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
-Ranks = Annotated[
-    RanksPerNode | None,
-    Field(description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one."),
-]
-Hours = Annotated[float, Field(gt=0, le=10**5)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -119,7 +112,7 @@ class SearchModel(Strict):
         description="What the search makes small: error, and with it kwh, seconds (per graph) or memory; with several, "
         "candidates of the best Pareto fronts are promoted.",
     )
-    warm_start: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+    warm_start: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")] | None = Field(
         default=None,
         description="Results of an earlier search, beside this file: results.csv of DeepHyper, HydraGNN or a report, "
         "or a journal file of Optuna; proposals learn from its results, failures too.",
@@ -203,80 +196,16 @@ class LimitsModel(Strict):
         return ReadLimits(self.reading_gb, min(self.record_seconds, most_seconds))
 
 
-class SharedModel(Strict):
-    """Nodes of tasks that share them: one rank each."""
-
-    nodes: Literal[0] = Field(default=0, description="0: the tasks share nodes.")
-    cores: Tasks | None = Field(default=None, description="Cores of one task; null: the site's choice.")
-
-
-class TrainingModel(Strict):
-    """Nodes of one training, and its ranks; with `auto`, from the site, the allocation and the number of trainings."""
-
-    nodes: Nodes | Literal["auto"] = Field(
-        default="auto", description="Whole nodes of one training; 0: it shares a node."
-    )
-    ranks_per_node: Ranks = None
-
-
-class TrialModel(Strict):
-    """Nodes of one trial of the search, and its ranks, as for a training to convergence."""
-
-    nodes: Nodes | list[Nodes] | Literal["auto"] = Field(
-        default="auto", description="Whole nodes of one trial, or a list of them, one per rung; 0: it shares a node."
-    )
-    ranks_per_node: Ranks = None
-
-
-class ResourcesModel(Strict):
-    """What one task of each stage gets of the machine. No result depends on it, up to the rounding of sums."""
-
-    ingest: SharedModel = SharedModel()
-    search: TrialModel = TrialModel()
-    converge: TrainingModel = TrainingModel()
-    calibrate: SharedModel = SharedModel()
-
-
-class StageAllocationModel(Strict):
-    """A batch job of its own for a stage; what is left out is as for the campaign."""
-
-    nodes: Annotated[int, Field(ge=1, le=10**5)] | None = Field(default=None, description="Nodes of its job.")
-    hours: Hours | None = Field(default=None, description="Wall time of its job.")
-    queue: str | None = Field(default=None, description="Queue of the site.")
-
-
-class AllocationModel(Strict):
-    """The batch job, or jobs, a campaign runs in."""
-
-    nodes: Annotated[int, Field(ge=1, le=10**5)] | Literal["auto"] = Field(
-        default="auto", description="Nodes of one job; auto: as many as a wave of the search keeps busy."
-    )
-    hours: Hours | Literal["auto"] = Field(
-        default="auto", description="Wall time of one job; auto: the longest that so many nodes get."
-    )
-    queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
-    blocks: RanksPerNode = Field(default=1, description="Jobs at a time, for a driver outside of them.")
-    stages: dict[str, StageAllocationModel] = Field(
-        default={}, description="Jobs of their own, by stage: a small one for ingest, say."
-    )
-    split_nodes: Annotated[int, Field(ge=2)] | None = Field(
-        default=64,
-        description="In a job of so many nodes, a stage that keeps at most a quarter of them busy gets a smaller job "
-        "of its own, and so do the last trainings of a stage; null: never.",
-    )
-    split_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=600.0, description="The last trainings of a stage get a smaller job only if they take longer."
-    )
-
-    def of_stage(self, stage: str) -> AllocationModel:
-        """Return the allocation of one stage."""
-        own = self.stages.get(stage)
-        given = {} if own is None else {k: v for k, v in own if v is not None}
-        return self.model_copy(update={**given, "stages": {}})
+def _search_or_fine_tune(schema: dict[str, Any]) -> None:
+    """Let editors accept a workflow with `fine_tune` in place of `search`."""
+    schema["required"] = [name for name in schema["required"] if name != "search"]
+    schema["anyOf"] = [{"required": ["search"]}, {"required": ["fine_tune"]}]
 
 
 class WorkflowModel(Strict):
     """A campaign: from raw structures to a calibrated ensemble."""
+
+    model_config = ConfigDict(json_schema_extra=_search_or_fine_tune)
 
     name: str = Field(pattern=NAME, description="Name of the campaign and of its folder.")
     seed: Seed = Field(default=0, description="Seed of everything random.")
@@ -290,6 +219,7 @@ class WorkflowModel(Strict):
         description="Graph attributes besides total charge and spin, by name (docs/data.md#graph-attributes).",
     )
     search: SearchModel
+    fine_tune: FineTuneModel | None = None
     converge: ConvergeModel = ConvergeModel()
     calibrate: CalibrateModel = CalibrateModel()
     limits: LimitsModel = LimitsModel()
@@ -299,8 +229,8 @@ class WorkflowModel(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _weight_of_forces(cls, plain: Any) -> Any:
-        return with_force_weight(plain)
+    def _as_meant(cls, plain: Any) -> Any:
+        return with_search(with_force_weight(plain))
 
     @model_validator(mode="after")
     def _labels_of_targets(self) -> WorkflowModel:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel, create_model
 
 from gfm_pipeline.core.contracts.extensions import STAGES, Extensions, imported
-from gfm_pipeline.workflow.schema import ResourcesModel, SharedModel, WorkflowModel
+from gfm_pipeline.workflow.resource_sections import ResourcesModel, SharedModel
+from gfm_pipeline.workflow.schema import WorkflowModel
 
 
 class StageSection(Protocol):

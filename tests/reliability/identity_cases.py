@@ -23,6 +23,7 @@ WITH = {
     "data.sources.*.label_units": {"targets": {"energy": {}, "forces": {}, "dipole": {}}},
     "data.sources.*.attributes": {"attributes": {"pressure": {}}},
 }
+BUNDLE = str(Path(__file__).parents[1] / "apps" / "fixtures" / "bundle-v1.gfm")
 PLAIN: dict[str, Any] = {
     "name": "small",
     "seed": 3,
@@ -172,6 +173,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.global_attention": (True, "search"),
     "search.space.repulsion": (True, "search"),
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
+    "fine_tune": ({"model": BUNDLE, "settings": {"learning_rate": 1e-4}}, "search"),
     "converge.members": (3, "search"),  # the search chooses them
     "converge.max_per_algorithm": (2, "search"),
     "search.stopping": ("none", "search"),
@@ -219,6 +221,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "limits.stop_seconds": (5.0, None),
 }
 
+WITH["fine_tune"] = {"search": None, "fine_tune": {"model": BUNDLE}}
 # Keys of test sets are those of sources that say how files are read.
 IN_TEST_SET = frozenset(TestSetModel.model_fields) - {"reader"}
 for _key in sorted(IN_TEST_SET):

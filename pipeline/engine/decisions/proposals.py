@@ -23,7 +23,7 @@ from gfm_pipeline.search.proposer import Observation, ProposalMethod, initial_co
 from gfm_pipeline.search.warm_start import on_scale_of
 
 ORIGINS = {"deephyper": "DeepHyper CBO"}  # the name in journals
-DESIGN = "first design"
+DESIGN, EARLIER = "first design", "members of an earlier ensemble"
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,16 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
     proposed = [c.settings for c in candidates]
     choice = search.proposals
     method = make_policy(PROPOSALS, choice, ProposalMethod)
-    initial = method.first_design(space, initial_count(space, stage.designed_for or search.candidates), seed)
+    earlier = stage.settings.get("fine_tune")
+    if earlier is None:
+        initial = method.first_design(space, initial_count(space, stage.designed_for or search.candidates), seed)
+    else:
+        initial = [dict(settings) for _, settings in earlier["members"]]
     head = initial[len(proposed) : len(proposed) + wanted.size]
     size, upto = (wave_size(search.wave, stage.slots), state.version) if search.asynchronous else (None, None)
     if len(head) == wanted.size:
-        return WaveQuestion(wanted, len(proposed), tuple(head), None, DESIGN, 0, size, upto)
+        origin = DESIGN if earlier is None else EARLIER
+        return WaveQuestion(wanted, len(proposed), tuple(head), None, origin, 0, size, upto)
     observed = [
         c
         for c in candidates
@@ -87,8 +92,8 @@ def wave_question(context: Context, state: CampaignState, wanted: Proposal) -> W
         Observation(c.settings, objective_of(stage, c.name, 0), costs_of(stage, c.name, 0, others)) for c in observed
     ]
     prior = [(settings, value) for settings, value in stage.settings.get("warm_start", ())]
-    earlier = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
-    known = [*(Observation(settings, value) for settings, value in earlier), *observations]
+    scaled = on_scale_of(prior, [o.objective for o in observations if o.objective is not None])
+    known = [*(Observation(settings, value) for settings, value in scaled), *observations]
     memory = None if search.max_memory_gb is None else memory_limit(stage, search.max_memory_gb, observed)
     left = wanted.size - len(head)
     question = Question(choice, space, known, proposed + head, left, seed * 1009 + wanted.wave, memory)

@@ -11,6 +11,7 @@ from gfm_pipeline.campaign.events import Cause, Event, StageOpened
 from gfm_pipeline.campaign.paths import CampaignPaths, StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.optimisation.fine_tuning import EarlierEnsemble
 from gfm_pipeline.core.contracts.task import TaskSpec
 
 if TYPE_CHECKING:  # only for annotations: viewing a campaign does not need its slow import
@@ -71,6 +72,7 @@ class Context:
     until: str | None = None  # the last stage to run; None: all stages run
     warm_start: tuple[Prior, ...] = ()  # results of an earlier search
     structures: Mapping[str, Structures] = field(default_factory=dict)  # by the stage that reads them itself
+    earlier: EarlierEnsemble | None = None  # the ensemble that the campaign fine-tunes
     # Requests of the search under these settings, by stage and task: every decision needs them again.
     made: dict[tuple[str, str, str], AnyRequest] = field(default_factory=dict, init=False, compare=False, repr=False)
     # Facts derived from states of searches, by key, and outputs of stages, by name: updated on access.

@@ -17,7 +17,8 @@ from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.limits import Refusal, check_job, queue_name
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.sites.task_shape import slots_per_node
-from gfm_pipeline.workflow.schema import AllocationModel, StageAllocationModel, WorkflowModel
+from gfm_pipeline.workflow.resource_sections import AllocationModel, StageAllocationModel
+from gfm_pipeline.workflow.schema import WorkflowModel
 
 SHARE = 4  # a stage with at most one in so many nodes busy gets a job of its own
 

@@ -23,6 +23,7 @@ from gfm_pipeline.campaign.events import (
 from gfm_pipeline.campaign.paths import StagePaths
 from gfm_pipeline.campaign.stage_state import StageState, TaskStatus
 from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.core.contracts.optimisation.fine_tuning import WeightsOrigin
 from gfm_pipeline.core.contracts.training import TrainSpec, settings_of
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import (
@@ -135,10 +136,19 @@ def _train(context: Context, stage: StageState, datasets: StageState, candidate:
         attributes=context.workflow.attributes,
         horizon=search.rungs[-1],
         store_errors=isinstance(selection_of(context), ErrorSelection),
+        origin=_origin(context, stage, candidate) if rung == 0 else None,
     )
     made = TaskRequest(stage.key, NAME, name, TRAIN, spec, rung)
     context.made[datasets.key, stage.key, name] = made
     return made
+
+
+def _origin(context: Context, stage: StageState, candidate: Candidate) -> WeightsOrigin | None:
+    """Return the member of an earlier ensemble whose weights a candidate starts from."""
+    if context.earlier is None:
+        return None
+    members = [name for name, _ in stage.settings["fine_tune"]["members"]]
+    return context.earlier.origin(members[int(candidate.name[1:])])
 
 
 def _start(context: Context, stage: StageState, candidate: str, rung: int) -> str | None:
@@ -178,6 +188,8 @@ class Search(Stage):
         search["space"] = context.workflow.search.space.written()
         if search.pop("warm_start") is not None:  # record the results themselves: the file may change or disappear
             search["warm_start"] = to_plain(context.warm_start)
+        if context.earlier is not None:
+            search["fine_tune"] = context.earlier.recorded()
         search |= learned(context.workflow)
         return {"seed": context.workflow.seed, **search, "members": _selection(context)}
 
@@ -265,6 +277,10 @@ class Search(Stage):
         waves = len(wave_sizes(search.candidates, search.wave, stage.slots if stage else context.slots))
         counts = rung_counts(context.workflow)
         rungs = ", ".join(f"{n} to {g:,} graphs" for n, g in zip(counts, search.rungs, strict=True))
+        if context.earlier is not None:
+            name = Path(context.workflow.fine_tune.model).name if context.workflow.fine_tune else ""
+            words = f"{search.candidates} members of {name}, each fine-tuned with {search.rungs[0]:,} graphs"
+            return Work(words, search.candidates)
         plural = "wave" if waves == 1 else "waves"
         return Work(f"{search.candidates} candidates in {waves:,} {plural}; {rungs}", sum(counts))
 
@@ -300,6 +316,8 @@ class Search(Stage):
         proposed = len(stage.candidates())
         # A stopped candidate that was then chosen for lack of better ones continues: the tables do not count it either.
         stopped = len(stopped_early(stage).keys() - {member.candidate for member in stage.members or ()})
+        if (earlier := stage.settings.get("fine_tune")) is not None:
+            return f"fine-tuning {proposed} members of the ensemble with SHA-256 {earlier['digest'][:12]}..."
         return f"{proposed} of {stage.settings['candidates']} candidates proposed, {stopped} stopped early"
 
     def describe_result(self, result: Any) -> str:

@@ -33,6 +33,9 @@ def made_with(view: CampaignView, nodes: Iterable[str] = ()) -> tuple[tuple[str,
     names = list(nodes)
     shown = ", ".join(names[:_NODES]) + (f" and {len(names) - _NODES} more" if len(names) > _NODES else "")
     found = [("gfm-pipeline", view.version), ("Site", view.site), ("Workflow", view.workflow)]
+    tuned = view.resolved.get("fine_tune")
+    if isinstance(tuned, Mapping):
+        found.append(("Fine-tuned from", str(tuned.get("model"))))
     return (*found, *([("Nodes", shown)] if shown else []))
 
 

@@ -18,7 +18,7 @@ from ase.build import molecule
 from ensemble_cases import LEVEL, SIZES, task_in
 
 from gfm_pipeline.apps.calculator import GFMCalculator
-from gfm_pipeline.apps.calibrate.ensemble import find_ensemble, load_ensemble
+from gfm_pipeline.apps.calibrate.ensemble import load_ensemble
 from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.predict import predict, predict_columns
 from gfm_pipeline.apps.dataset import Dataset
@@ -41,6 +41,7 @@ from gfm_pipeline.core.contracts.evaluation import (
 from gfm_pipeline.core.contracts.policies import PolicyChoice
 from gfm_pipeline.core.contracts.task import ERROR_FILE, RESULT_FILE, STOP_FILE, ExitCode
 from gfm_pipeline.core.contracts.training import DatasetRef
+from gfm_pipeline.core.ensemble_files import find_ensemble
 from gfm_pipeline.core.errors import DataError, IntegrityError
 from gfm_pipeline.core.publish import is_published, read_manifest, write_record
 from gfm_pipeline.core.records import read_record

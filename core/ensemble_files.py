@@ -1,0 +1,163 @@
+"""The files of ensembles, checked without loading a model: folders of campaigns, and exported bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE
+from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.publish import MANIFEST, is_published, read_manifest, verify
+from gfm_pipeline.core.records import from_plain
+
+INDEX_FILE = "bundle.json"
+FORMAT, SCHEMA_VERSION = "gfm-pipeline ensemble", 1
+LARGEST = 1 << 36  # bytes: largest plausible entry of a model
+
+
+@dataclass(frozen=True)
+class BundleIndex:
+    """Content of ``bundle.json``: entries with their SHA-256, and the origin of the file."""
+
+    format: str
+    schema_version: int
+    digest: str
+    entries: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+    ensemble: str = ""  # SHA-256 of the ensemble's folder
+
+
+def find_ensemble(path: Path) -> Path:
+    """Return ``path`` if it is a published ensemble, else the newest ensemble of the campaign in ``path``.
+
+    Raises
+    ------
+    IntegrityError
+        When there is no ensemble.
+    """
+    if (path / CALIBRATION_FILE).is_file():
+        return path
+    manifests = sorted(path.glob(f"stages/*/ensemble/{MANIFEST}"), key=lambda m: m.stat().st_mtime, reverse=True)
+    for manifest in manifests:
+        if is_published(manifest.parent):
+            return manifest.parent
+    raise IntegrityError(
+        f"{path} holds no calibrated ensemble.",
+        "Give a campaign whose calibrate stage is done, or the folder of an ensemble.",
+    )
+
+
+def read_bundle(path: Path) -> tuple[BundleIndex, dict[str, bytes]]:
+    """Return the index of an exported file, and the content of each entry, compared with its SHA-256.
+
+    Raises
+    ------
+    IntegrityError
+        When it is no exported file, is truncated or changed, or has a newer version.
+    """
+    with _opened(path) as archive:
+        return _checked(path, archive)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield the archive; a fault of the archive becomes one sentence."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # zipfile raises NotImplementedError for compressions it does not know, RuntimeError for encrypted entries
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} is damaged or not an exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
+            "Copy it again, or export the campaign again.",
+        ) from error
+
+
+def read_descriptions(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return the digest of an ensemble's files, and the content of those of JSON, by name; all files are checked.
+
+    Parameters
+    ----------
+    path
+        An exported file, the folder of an ensemble, or a campaign, whose newest ensemble it is.
+
+    Raises
+    ------
+    IntegrityError
+        When it is none of these, is damaged or changed, or has a newer version.
+    """
+    if path.is_dir():
+        folder = find_ensemble(path)
+        manifest = verify(folder, digests=True)
+        texts = {name: (folder / name).read_bytes() for name in manifest.files if name.endswith(".json")}
+        return manifest.digest, texts
+    if not path.is_file():
+        raise IntegrityError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+    index, entries = read_bundle(path)
+    texts = {name: content for name, content in entries.items() if name.endswith(".json")}
+    return index.digest, texts
+
+
+def ensemble_digest(path: Path) -> str:
+    """Return the digest of an ensemble as `read_descriptions` does, without a check of its files.
+
+    Raises
+    ------
+    IntegrityError
+        When there is no ensemble, or its manifest or index cannot be read.
+    """
+    if path.is_dir():
+        return read_manifest(find_ensemble(path)).digest
+    with _opened(path) as archive:
+        index = _index(path, archive)
+    return index.digest
+
+
+def digest_of_entries(entries: Mapping[str, str]) -> str:
+    """Return the digest of an exported file with these entries and SHA-256 sums."""
+    return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+
+
+def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[str, bytes]]:
+    """Return the index and the content of each entry after comparing SHA-256 sums with the index."""
+    index = _index(path, archive)
+    names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
+    if len(archive.infolist()) != len(names) + 1 or names != set(index.entries):
+        odd = sorted(names ^ set(index.entries)) or ["an entry twice"]
+        raise IntegrityError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
+    entries = {}
+    for name, digest in index.entries.items():
+        about = archive.getinfo(name)
+        if about.compress_type != zipfile.ZIP_STORED or about.file_size > LARGEST:
+            raise IntegrityError(f"{path} was changed: {name} is stored in another way than exports are.")
+        entries[name] = archive.read(name)
+        if hashlib.sha256(entries[name]).hexdigest() != digest:
+            raise IntegrityError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
+    if index.digest != digest_of_entries(index.entries):
+        raise IntegrityError(
+            f"{path} was changed: its digest is not that of its entries.", "Export the campaign again."
+        )
+    return index, entries
+
+
+def _index(path: Path, archive: zipfile.ZipFile) -> BundleIndex:
+    try:
+        return from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(f"{path} is not an exported model: it has no {INDEX_FILE} that can be read.") from error
+
+
+def _known_version(path: Path, plain: Any) -> Any:
+    """Return the index after a check of its version."""
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise IntegrityError(f"{path} is not an exported model of gfm-pipeline.")
+    if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
+        found = plain.get("schema_version")
+        raise IntegrityError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
+    return plain
