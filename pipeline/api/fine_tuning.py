@@ -157,7 +157,8 @@ def _branches(loaded: LoadedWorkflow, section: FineTuneModel, earlier: Sequence[
             )
     found = {}
     for name in sources:
-        branch = section.branches.get(name, name if name in earlier else earlier[0] if len(earlier) == 1 else None)
+        same = name if name in earlier else earlier[0] if len(earlier) == 1 else None
+        branch = section.branches.get(name) or same
         if branch is None:
             raise loaded.error(
                 at if section.branches else (SECTION,),
