@@ -121,9 +121,7 @@ def test_what_new_data_leave_open_stays_as_it_was(monkeypatch, tmp_path, earlier
     assert np.abs(energy - predicted(member.potential, test, 1, EARLIER["b"])[0]).max() < 0.01
 
 
-def test_a_training_starts_from_the_weights_and_goes_on_from_its_checkpoint(
-    monkeypatch, tmp_path, earlier
-) -> None:
+def test_a_training_starts_from_the_weights_and_goes_on_from_its_checkpoint(monkeypatch, tmp_path, earlier) -> None:
     path, member = earlier
     new = dataset_of(monkeypatch, tmp_path, "new", member, OTHER_THEORY)
     origin = WeightsOrigin(str(path), ensemble_digest(path), "m00", {"new": "b"})
