@@ -158,14 +158,14 @@ def _branches(loaded: LoadedWorkflow, section: FineTuneModel, earlier: Sequence[
     found = {}
     for name in sources:
         same = name if name in earlier else earlier[0] if len(earlier) == 1 else None
-        branch = section.branches.get(name) or same
-        if branch is None:
+        chosen = section.branches.get(name) or same
+        if chosen is None:
             raise loaded.error(
                 at if section.branches else (SECTION,),
                 f"Source {name!r} is no dataset of the earlier ensemble, which has several ({', '.join(earlier)}).",
                 f"Write fine_tune.branches: {{{name}: {earlier[0]}}}, with the dataset of the nearest level of theory.",
             )
-        found[name] = branch
+        found[name] = chosen
     return found
 
 
