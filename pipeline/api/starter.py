@@ -26,6 +26,8 @@ GROUPS = (
     *("trajectory", "trajectoryid", "traj", "trajid", "run", "runid", "group", "parent"),
     *("molecule", "mol", "smiles", "system", "systemname", "materialid"),
 )
+ENOUGH = 0.9  # share of the records that have a group key: isolated atoms have none
+ISOLATED = re.compile(r"isolated|single.?atom|atom.?ref|(^|[^A-Za-z0-9])e0s?($|[^A-Za-z0-9])", re.IGNORECASE)
 SPLITS = ("split", "subset", "partition", "fold")
 SCAN, SECONDS = 600, 8.0  # records and time of one preview
 DEFAULTS = ("eV", "Angstrom", "forces")
@@ -47,13 +49,24 @@ def spec_of(settings: SourceSettings, max_quarantined: float = 1.0) -> PreviewSp
 
 
 def by_folder(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
-    """Return files by the name of their source: files of one folder and one suffix are one source."""
+    """Return files by the name of their source: files of one folder and one suffix are one source.
+
+    Folders with names of splits (``train``, ``test``) beside each other are one folder. Files with names of isolated
+    atoms belong to the one other source.
+    """
     together: dict[tuple[Path, str], list[Path]] = {}
     for file in dict.fromkeys(files):
-        together.setdefault((file.parent.resolve(), file.suffix.lower()), []).append(file)
+        folder = file.parent.resolve()
+        folder = folder if _named_split(folder.name) is None else folder.parent
+        together.setdefault((folder, file.suffix.lower()), []).append(file)
+    references = [key for key, mine in together.items() if all(_is_isolated(file) for file in mine)]
+    if len(together) == len(references) + 1:
+        of = next(key for key in together if key not in references)
+        together[of] += [file for key in references for file in together.pop(key)]
     named: dict[str, tuple[Path, ...]] = {}
     for (folder, _), mine in together.items():
-        base = mine[0].name.partition(".")[0] if len(mine) == 1 else folder.name
+        own = [file for file in mine if not _is_isolated(file)] or mine
+        base = _stem(own[0]) if len(own) == 1 else folder.name
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", base).strip("-._") or "data"
         name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, 10**6))) if n not in named)
         named[name] = tuple(mine)
@@ -81,6 +94,8 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
     DataError
         When no reader finds a usable record, with the reason of the last one.
     """
+    sets = _test_sets(files)
+    files = [file for file in files if file not in sets.values()]
     splits = tuple(_split_of(file) for file in files)
     partial = any(splits) and not all(splits)
     settings, preview = _readable(name, files, splits if partial else None, look, reader)
@@ -94,6 +109,9 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
         raise DataError(f"Source {name}: no record can be used ({why}).", "Name the keys and units in a workflow.")
     hints += _hints(preview)
     placed = _placed(files, settings.file_splits, folder)
+    if sets:
+        named = {name: _relative(file, folder) for name, file in sets.items()}
+        placed["test_sets"] = Chosen(named, "several test files: each judged on its own, and never trained on")
     draft = SourceDraft(name, {"reader": chosen.pop("reader"), **placed, **chosen}, tuple(hints), _records(preview))
     return FoundSource(settings, preview, draft)
 
@@ -205,7 +223,8 @@ def _grouping(
         ("split_key", SPLITS, "the records say their split"),
         ("group_key", GROUPS, "records with the same value never cross splits"),
     ):
-        key = _named(preview.labels.keys, names, preview.labels.records)
+        least = preview.labels.records * (ENOUGH if setting == "group_key" else 1.0)
+        key = _named(preview.labels.keys, names, least)
         if key is None or (setting == "split_key" and settings.file_splits is not None):
             continue
         settings, preview, better = _tried(settings, preview, look, strict=False, **{setting: key.key})
@@ -214,9 +233,9 @@ def _grouping(
     return settings, preview
 
 
-def _named(keys: Sequence[KeyFound], names: Sequence[str], records: int) -> KeyFound | None:
+def _named(keys: Sequence[KeyFound], names: Sequence[str], records: float) -> KeyFound | None:
     found = {re.sub("[^a-z]", "", key.key.lower()): key for key in keys if key.shape in ("text", "number")}
-    return next((found[n] for n in names if n in found and found[n].records == records), None)
+    return next((found[n] for n in names if n in found and found[n].records >= records), None)
 
 
 def _tried(
@@ -250,7 +269,9 @@ def _placed(files: Sequence[Path], splits: Sequence[Split | None] | None, folder
     names = [_relative(file, folder) for file in files]
     of = {s: [n for n, t in zip(names, splits or [None] * len(names), strict=True) if t is s] for s in (*Split, None)}
     rest = of[None] + of[Split.TRAIN]
-    found = {"files": Chosen(rest[0] if len(rest) == 1 else rest, "relative to this file")}
+    isolated = ", ".join(file.name for file in files if _is_isolated(file))
+    why = f"relative to this file; {isolated}: reference energies" if isolated else "relative to this file"
+    found = {"files": Chosen(rest[0] if len(rest) == 1 else rest, why)}
     given = {"validation": of[Split.VALIDATION], "test": of[Split.TEST]}
     if any(given.values()):
         found["splits"] = Chosen({k: v for k, v in given.items() if v}, "by the names of the files")
@@ -263,10 +284,36 @@ def _relative(file: Path, folder: Path) -> str:
 
 
 def _split_of(file: Path) -> Split | None:
-    """Return validation or test if a file's name contains it; files without a split are for training."""
-    words = re.split(r"[^A-Za-z]+", file.name.partition(".")[0])
-    found = next((split for word in words if (split := split_named(word)) is not None), None)
+    """Return validation or test if the name of a file, or else of its folder, contains it; others are for training."""
+    found = _named_split(_stem(file)) or _named_split(file.resolve().parent.name)
     return None if found is Split.TRAIN else found
+
+
+def _stem(file: Path) -> str:
+    return file.name.partition(".")[0]
+
+
+def _is_isolated(file: Path) -> bool:
+    return ISOLATED.search(_stem(file)) is not None
+
+
+def _named_split(name: str) -> Split | None:
+    words = re.split(r"[^A-Za-z]+", name)
+    return next((split for word in words if (split := split_named(word)) is not None), None)
+
+
+def _test_sets(files: Sequence[Path]) -> dict[str, Path]:
+    """Return the files of named test sets, if several files are for the test and others are not."""
+    tests = [file for file in files if _split_of(file) is Split.TEST]
+    if len(tests) < 2 or len(tests) == len(files):
+        return {}
+    found: dict[str, Path] = {}
+    for file in tests:
+        stem = Path(re.sub(r"\.(gz|bz2|xz|zst|zip)$", "", file.name)).stem
+        words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if split_named(word) is None]
+        name = "-".join(words).strip("-.") or "test"
+        found[next(n for n in (name, *(f"{name}-{k}" for k in range(2, 10**6))) if n not in found)] = file
+    return found
 
 
 def _records(preview: Preview) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
@@ -114,3 +115,39 @@ def test_on_a_terminal_it_asks_and_more_bad_records_are_tolerated_by_name(here, 
     assert list(model.data.sources) == ["a"]
     assert 4 / 28 < model.data.max_quarantined < 0.3
     assert "4 x " in (here / "workflow.yaml").read_text()
+
+
+def test_several_test_files_become_named_test_sets(here, capsys):
+    """So does a folder of tests beside one of training; one test file alone stays the test split."""
+    for folder in ("train", "test"):
+        (here / folder).mkdir()
+    frames("train/all.xyz", 27, kcal / mol)
+    frames("test/300K.xyz", 3, kcal / mol, first=27)
+    frames("test/dihedral_1.5.xyz", 3, kcal / mol, first=30)
+    frames("train/test_600K.xyz", 3, kcal / mol, first=33)
+    files = ["train/all.xyz", "train/test_600K.xyz", "test/300K.xyz", "test/dihedral_1.5.xyz"]
+    assert invoke(["init", *files, "--output", "w.yaml", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    sets = {"600K": "train/test_600K.xyz", "300K": "test/300K.xyz", "dihedral-1.5": "test/dihedral_1.5.xyz"}
+    assert source["settings"]["test_sets"] == sets
+    assert source["settings"]["files"] == "train/all.xyz"
+    found = {one.name: one for one in resolve_sources(load_workflow(here / "w.yaml"))}
+    name = source["name"]
+    assert sorted(found) == sorted([name, *(f"{name}@{one}" for one in sets)])
+    assert found[f"{name}@300K"].energy_unit == "kcal/mol"
+    assert "never trained on" in (here / "w.yaml").read_text()
+
+
+def test_isolated_atoms_belong_to_the_other_source_and_need_no_group(here, capsys):
+    frames("all.xyz", 30)
+    single = [Atoms(symbol, positions=[[0, 0, 0]]) for symbol in ("Cu", "Ni", "Al")]
+    for atoms in single:
+        atoms.info["emt_energy"] = 0.5
+        atoms.arrays["my_forces"] = np.zeros((1, 3))
+    write("isolated_atoms.extxyz", single)
+    assert invoke(["init", "isolated_atoms.extxyz", "all.xyz", "--output", "w.yaml", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert source["name"] == "all"
+    assert source["settings"]["files"] == ["all.xyz", "isolated_atoms.extxyz"]
+    assert source["settings"]["group_key"] == "run"
+    assert "isolated_atoms.extxyz: reference energies" in (here / "w.yaml").read_text()
