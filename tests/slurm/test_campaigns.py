@@ -56,6 +56,7 @@ def drivers_of(run: Run) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long  # the tests of shared launches and of a lost node hold the same, each with more
 def test_resident_on_frontier(start, whole):
     run = start(FRONTIER, "resident")
     run.to_the_end()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from machines import FRONTIER, MACHINES, Machine
+from machines import FRONTIER, PERLMUTTER, Machine
 
 
 def settings(machine: Machine, folder: Path, *more: str) -> list[str]:
@@ -49,7 +49,7 @@ def check(bed, machine: Machine, folder: Path, *words: str, sets: tuple[str, ...
     return {verdict["check"]: verdict for verdict in found["checks"]}
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.site)
+@pytest.mark.parametrize("machine", [pytest.param(FRONTIER, marks=pytest.mark.long), PERLMUTTER], ids=lambda m: m.site)
 def test_a_machine_that_is_as_its_site_says_passes(bed, tmp_path, machine):
     found = check(bed, machine, tmp_path)
     outcomes = {name: verdict["outcome"] for name, verdict in found.items()}
