@@ -1,4 +1,4 @@
-"""Errors on the test split by element, size, group and file, and the structures with the largest errors."""
+"""Errors on the test split by element, size, config type, group and file, and the structures with the largest ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,12 @@ class SplitStructures:
         by_size = list(dict.fromkeys(size_class(n) for n in sorted(set(self.natoms.tolist()))))
         yield StructureGroups("size", tuple(by_size), np.array([by_size.index(name) for name in lower], dtype=np.int64))
         yield StructureGroups.of("group", [self.origins.group(int(g)) for g in self.group])
+        if self.origins.config_types:
+            yield StructureGroups.of("config type", [self._config_type(int(n)) for n in self.origin])
         yield StructureGroups.of("file", [self.origins.place(int(n)).rpartition("#")[0] for n in self.origin])
+
+    def _config_type(self, number: int) -> str:
+        return self.origins.config_type(number) or "none stated"
 
 
 def split_errors(

@@ -51,8 +51,10 @@ _PACKAGES = ("torch", "numpy", "ase", "safetensors")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed, so that equal content gives equal files
 
 
-def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts:
+def export(model: Path, output: Path, *, overwrite: bool = False, decisions: str = "") -> BundleFacts:
     """Write the newest ensemble of a campaign, or the ensemble in a folder, to one file.
+
+    ``decisions`` is a section of Markdown that the model card gets in addition.
 
     Raises
     ------
@@ -75,6 +77,8 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> BundleFacts
     for name in (CALIBRATION_FILE, EVALUATION_FILE, MODEL_CARD_FILE, DATA_FILE):
         if (folder / name).is_file():
             entries[name] = (folder / name).read_bytes()
+    if decisions and MODEL_CARD_FILE in entries:
+        entries[MODEL_CARD_FILE] += f"\n{decisions}\n".encode()
     for file in sorted(folder.glob(f"{DOMAIN_FOLDER}/*")):
         entries[f"{DOMAIN_FOLDER}/{file.name}"] = file.read_bytes()
     entries |= member_entries(ensemble)

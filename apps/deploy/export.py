@@ -25,7 +25,7 @@ def export_program(spec: ExportSpec) -> BundleFacts:
     output = Path(spec.output)
     if output.suffix == PACKAGE_SUFFIX:
         return _compile(spec, output)
-    return export(Path(spec.model), output, overwrite=spec.overwrite)
+    return export(Path(spec.model), output, overwrite=spec.overwrite, decisions=spec.decisions)
 
 
 def _compile(spec: ExportSpec, output: Path) -> BundleFacts:

@@ -22,7 +22,7 @@ from gfm_pipeline.apps.dataset.store.columns import Columns
 from gfm_pipeline.apps.dataset.store.dataset import STATISTICS_FILE
 from gfm_pipeline.apps.dataset.store.write import ATOM_BYTES, GRAPH_BYTES, label_bytes, label_type
 from gfm_pipeline.apps.ingest.assembly.opened_source import OpenedSource, open_source
-from gfm_pipeline.apps.ingest.assembly.origins import GroupNames, origins
+from gfm_pipeline.apps.ingest.assembly.origins import ConfigTypes, GroupNames, origins
 from gfm_pipeline.apps.ingest.assembly.packed_records import Shard, select
 from gfm_pipeline.apps.ingest.assembly.plan import AssemblyPlan, make_plan, named_by_records
 from gfm_pipeline.apps.ingest.assembly.shard import write_quarantine
@@ -109,12 +109,14 @@ class _Scattered:
     buckets: dict[Split, Buckets]
     keys: Keys
     names: GroupNames
+    kinds: ConfigTypes
 
 
 def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task) -> _Scattered:
     """Append every kept record to the bucket of its position in the shuffled order."""
     targets, weighted = source.spec.source.columns, source.weighted
-    found, by_name, names = Keys.none(), named_by_records(source.spec.source), GroupNames(plan)
+    found, by_name = Keys.none(), named_by_records(source.spec.source)
+    names, kinds = GroupNames(plan), ConfigTypes()
     buckets = {s: Buckets.sized(scratch, s, n, plan.atoms[s], targets, weighted) for s, n in plan.graphs.items()}
     done, total = 0, sum(plan.graphs.values())
     for rows in plan.parts:
@@ -127,14 +129,16 @@ def _scatter(source: OpenedSource, plan: AssemblyPlan, scratch: Path, task: Task
             found = found.with_records(part, where, by_name)
         numbers = plan.splits.number(group)
         names.add(numbers, part.groups)
-        records = _counted(part, numbers, plan.grouping.places(*place), targets, weighted)
+        origin, tested = plan.grouping.places(*place), where == SPLITS.index(Split.TEST)
+        kinds.add(origin[tested], part.config_type[tested])
+        records = _counted(part, numbers, origin, targets, weighted)
         for number, split in enumerate(SPLITS):
             mine = np.flatnonzero(where == number)
             if len(mine):
                 buckets[split].add(key[mine], records.take(mine))
         done += len(part)
         task.report_progress(done=done, total=total, step="shuffle", quarantined=sum(source.reasons.values()))
-    return _Scattered(buckets, found, names)
+    return _Scattered(buckets, found, names, kinds)
 
 
 def _compare(spec: AssembleSpec, mine: Keys, folder: Path) -> tuple[str, ...]:
@@ -251,7 +255,7 @@ def _assemble(spec: AssembleSpec, task: Task, ranks: MpiCommunicator) -> Assembl
         origin = provenance(spec, conversions, warned)
         meta["provenance"] = to_plain(origin)
         meta["content"] = layout.content
-        if (places := origins(spec.source, plan, scattered.names)) is not None:
+        if (places := origins(spec.source, plan, scattered.names, scattered.kinds)) is not None:
             meta["origins"] = to_plain(places)
         write_record(folder / LAYOUT_FILE, layout)
         write_record(folder / STATISTICS_FILE, stats)

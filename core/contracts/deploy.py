@@ -27,7 +27,8 @@ class OutOfDomain(StrEnum):
 class ExportSpec:
     """Write the newest ensemble of ``model`` (a campaign, or the folder of an ensemble) to the file ``output``.
 
-    ``dataset``, ``device`` and ``dtype`` are those of a package (`PACKAGE_SUFFIX`).
+    ``dataset``, ``device`` and ``dtype`` are those of a package (`PACKAGE_SUFFIX`). ``decisions`` is a section of
+    Markdown that the model card gets in addition.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ExportSpec:
     dataset: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    decisions: str = ""
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,19 @@ class Origins:
 
     ``files`` are names, those of members of archives with the member's number, and ``starts`` the numbers in the source
     of their first records, ascending. ``groups`` are the names of the groups 0, 1, ...; of nothing where there are very
-    many, or where they have none.
+    many, or where they have none. ``config_types`` are the kinds of configurations that test structures state: the
+    number of the first record of each run, and its kind.
     """
 
     files: tuple[str, ...]
     starts: tuple[int, ...]
     groups: tuple[str, ...] = ()
+    config_types: tuple[tuple[int, str], ...] = ()
+
+    def config_type(self, number: int) -> str:
+        """Return the kind of configuration of a test structure, by its number in the source; '' for none."""
+        run = bisect_right(self.config_types, number, key=lambda one: one[0]) - 1
+        return self.config_types[run][1] if run >= 0 else ""
 
     def place(self, number: int) -> str:
         """Return the file of a record, by its number in the source, and its position there: ``a.xyz#7``."""

@@ -90,11 +90,13 @@ def export(
 ) -> None:
     """Write the ensemble of MODEL (a campaign, an ensemble's folder, or an exported file) to one portable file.
 
-    A .gfm file holds weights, calibration, the model card, and for each dataset statistics, licence, citation and level
-    of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm"). A .pt2 file is the
+    A .gfm file holds weights, calibration, the model card with the campaign's decisions in brief, and for each dataset
+    statistics, licence, citation and level of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm"). A .pt2 file is the
     ensemble compiled for one dataset and device; C++ runs it without Python (docs/deploy.md).
     """
-    spec = ExportSpec(str(model), str(output), overwrite, dataset, device, dtype)
+    from gfm_pipeline.report.brief import decisions_in_brief  # here: other commands need no stages
+
+    spec = ExportSpec(str(model), str(output), overwrite, dataset, device, dtype, decisions_in_brief(model))
     found = query(f"{_PROGRAMS}.export", spec, BundleFacts, None, shows=True)
     if as_json:
         print_answer(found)

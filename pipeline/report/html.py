@@ -117,7 +117,7 @@ def render_html(
         "saved": tables.saved_line(view),
         "domain": tables.domain(view),
         "scores": uncertainty_tables.scores(view),
-        "groups": uncertainty_tables.groups(view),
+        "groups": uncertainty_tables.groups(view, errors),
         "timeline": _drawn(attempts),
         "provenance": provenance.data_provenance(view),
         "made_with": provenance.made_with(view, hosts(attempts)),

@@ -47,10 +47,15 @@ def render_markdown(
     later = "Appears once the ensemble is calibrated."
     parts += ["## Accuracy", _table(tables.accuracy(view), later)]
     parts += ["## Uncertainty", _table(tables.calibration(view), later)]
-    parts += [_table(t, "") for t in (uncertainty_tables.scores(view), uncertainty_tables.groups(view)) if t.rows]
+    parts += [
+        _table(t, "") for t in (uncertainty_tables.scores(view), uncertainty_tables.groups(view, errors)) if t.rows
+    ]
     if view.calibration is not None:
         without = error_tables.NONE_RECORDED
-        parts += ["### Errors by element, size, group and file", _table(error_tables.by_group(view, errors), without)]
+        parts += [
+            "### Errors by element, size, config type, group and file",
+            _table(error_tables.by_group(view, errors), without),
+        ]
         found_far = error_tables.domain_by_group(view, errors)
         parts += ["### Structures in domain", _table(found_far, "")] if found_far.rows else []
         parts += ["### Largest errors", _table(error_tables.worst(view, errors), without)]

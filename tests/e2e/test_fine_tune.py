@@ -20,6 +20,7 @@ from gfm_pipeline.apps.train.checkpoint import load_model
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import WorkflowError
+from gfm_pipeline.report.brief import decisions_in_brief
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -75,6 +76,7 @@ def test_the_campaign_of_the_page_starts_from_the_weights_and_is_whole_without_t
         in (ensemble / "MODEL_CARD.md").read_text()
     )
     assert load_model(ensemble / "members" / "m00").card.graphs >= 80
+    assert f"members of the ensemble with SHA-256 {member.card.origin.digest}" in decisions_in_brief(root)
     assert "Fine-tuned from" in (root / "report.html").read_text()
     assert invoke(["plan", str(tuned / "tuned.yaml"), "--set", "fine_tune.model=other.gfm"]) == 2
     assert "other.gfm does not exist" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from synthetic_campaign import finished_campaign
 from test_page import luminance
 
 from gfm_pipeline.core.contracts.accuracy.split_errors import EnsembleErrors
+from gfm_pipeline.core.contracts.evaluation import GroupCoverage
 from gfm_pipeline.report.ensemble_files import load_split_errors
 from gfm_pipeline.report.figures import structures
 from gfm_pipeline.report.html import _template, render_html
 from gfm_pipeline.report.markdown import render_markdown
 from gfm_pipeline.report.tables import errors as tables
 from gfm_pipeline.report.tables.campaign import accuracy
+from gfm_pipeline.report.tables.uncertainty import groups
 from gfm_pipeline.report.view import CampaignView
 
 OLD = Path(__file__).parents[1] / "reliability" / "fixtures" / "campaign-v1" / "campaign"
@@ -45,6 +48,16 @@ def test_the_errors_of_all_are_those_of_the_table_of_accuracy(view: CampaignView
         assert of_all[row[:2]] == (row[7], row[2], row[3])
 
 
+def test_coverage_of_groups_is_in_one_table(view: CampaignView, errors: EnsembleErrors) -> None:
+    assert view.calibration is not None
+    name, report = next(iter(view.calibration.datasets.items()))
+    covered = replace(report, forces=replace(report.forces, groups=(GroupCoverage("element", "O", 900, 40, 0.5, 0.1),)))
+    calibration = replace(view.calibration, datasets={**view.calibration.datasets, name: covered})
+    changed = replace(view, calibration=calibration)
+    assert [row[3] for row in groups(changed, None).rows if row[0] == name] == ["O"]
+    assert groups(changed, errors).rows == ()
+
+
 def test_page_and_text_name_each_group_each_structure_and_its_record(
     view: CampaignView, errors: EnsembleErrors
 ) -> None:
@@ -62,7 +75,7 @@ def test_page_and_text_name_each_group_each_structure_and_its_record(
 def test_campaigns_without_a_record_say_so(view: CampaignView) -> None:
     assert load_split_errors(OLD) is None
     for text in (render_html(view), render_markdown(view).replace("\\", "")):
-        assert "Errors by element, size, group and file are not recorded" in text
+        assert "Errors by element, size, config type, group and file are not recorded" in text
 
 
 def test_drawings_have_atoms_bonds_cells_and_words_for_screen_readers(

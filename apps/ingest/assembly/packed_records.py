@@ -16,6 +16,7 @@ from gfm_pipeline.apps.dataset.store.columns import flat_ranges
 from gfm_pipeline.apps.ingest.assembly.given_splits import with_split
 from gfm_pipeline.apps.ingest.checks.fingerprints import fingerprint, group_id
 from gfm_pipeline.apps.ingest.checks.label_shapes import missing_label
+from gfm_pipeline.apps.ingest.labels.known_keys import KeyKind
 from gfm_pipeline.apps.ingest.records import Record
 from gfm_pipeline.core.contracts.data import Duplicates
 from gfm_pipeline.core.contracts.targets import Level, Target
@@ -31,7 +32,8 @@ class Shard:
     """G records with N atoms, eV and Angstrom, float64.
 
     ``groups`` are names [G] and ``group_id`` their 64-bit numbers. ``file_index``, ``member`` and ``index`` [G] are the
-    origin of a record (path of the source, member of an archive, position in it). ``fingerprint`` [G] is equal for
+    origin of a record (path of the source, member of an archive, position in it). ``config_type`` [G] is the kind of
+    configuration that a record states, '' for none. ``fingerprint`` [G] is equal for
     repetitions (0 if repetitions are kept). ``charge`` and ``spin`` [G] are NaN when not known. ``degrees`` [N, R] are
     neighbours within each of `gfm_pipeline.apps.dataset.neighbors.degrees.RADII`: counting them is most of the work of
     ingest, and shards are made beside each other. ``graph_labels`` [G, ...] and ``atom_labels`` [N, ...] are those of
@@ -55,6 +57,7 @@ class Shard:
     charge: NDArray[np.float32]
     spin: NDArray[np.float32]
     degrees: NDArray[np.uint16]
+    config_type: NDArray[np.str_]
     graph_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     atom_labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -70,11 +73,12 @@ class Shard:
             for name in _LABELS:
                 keys = [key for key in stored.files if key.startswith(f"{name}.")]
                 found[name] = {key.removeprefix(f"{name}."): stored[key] for key in keys}
-            missing = set(_COLUMNS) - set(found) - {"degrees"}
+            missing = set(_COLUMNS) - set(found) - {"degrees", "config_type"}
             if missing:
                 raise KeyError(min(missing))
         if "degrees" not in found:
             found["degrees"] = degrees_of(*(found[name] for name in ("pos", "cell", "pbc", "natoms")))
+        found.setdefault("config_type", np.full(len(found["natoms"]), ""))  # in parts of earlier versions
         return cls(**found)
 
     def labels_of(self, target: Target) -> NDArray[np.float64]:
@@ -147,10 +151,15 @@ def pack(
         charge=np.array([np.nan if r.charge is None else r.charge for r in records], dtype=np.float32),
         spin=np.array([np.nan if r.spin is None else r.spin for r in records], dtype=np.float32),
         degrees=degrees_of(pos, cell, pbc, natoms),
+        config_type=np.array([_config_type(r) for r in records], dtype=np.str_),
         graph_labels={t.name: np.stack(_labels(records, t)) for t in targets if t.level is Level.GRAPH and records},
         atom_labels={t.name: np.concatenate(_labels(records, t)) for t in targets if t.level is Level.ATOM and records},
         weights={name: np.array([r.weights.get(name, 1.0) for r in records]) for name in weighted},
     )
+
+
+def _config_type(record: Record) -> str:
+    return next((value for _, kind, value in record.stated_keys if kind is KeyKind.CONFIG_TYPE), "")
 
 
 def _labels(records: list[Record], target: Target) -> list[NDArray[np.float64]]:

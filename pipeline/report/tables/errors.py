@@ -1,4 +1,4 @@
-"""Tables of errors on parts of the test split: by element, size, group and file."""
+"""Tables of errors on parts of the test split: by element, size, config type, group and file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.text import MISSING, count, percent
 from gfm_pipeline.report.view import CampaignView
 
+HEADING = "Errors by element, size, config type, group and file"
 NONE_RECORDED = (
-    "Errors by element, size, group and file are not recorded: the ensemble is of an earlier version. "
+    f"{HEADING} are not recorded: the ensemble is of an earlier version. "
     "`gfm-pipeline evaluate` gives them for files with labels."
 )
 

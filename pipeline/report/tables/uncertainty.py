@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gfm_pipeline.core.contracts.accuracy.split_errors import EnsembleErrors
 from gfm_pipeline.report.tables.headlines import in_unit, quantities
 from gfm_pipeline.report.tables.table import Column, Table
 from gfm_pipeline.report.text import count, percent, significant
@@ -29,8 +30,12 @@ def scores(view: CampaignView) -> Table:
     return Table(columns, rows, note)
 
 
-def groups(view: CampaignView) -> Table:
-    """Coverage by element and by size, with standard errors of bootstrap samples of whole trajectories."""
+def groups(view: CampaignView, errors: EnsembleErrors | None) -> Table:
+    """Coverage by element and by size, with standard errors of bootstrap samples of whole trajectories.
+
+    There are no rows of datasets in ``errors``, whose table has the coverage of each group, too.
+    """
+    elsewhere = () if errors is None else errors.datasets
     rows = tuple(
         (
             name,
@@ -41,6 +46,7 @@ def groups(view: CampaignView) -> Table:
             count(group.n),
         )
         for name, target, q in quantities(view)
+        if name not in elsewhere
         for group in q.groups
     )
     columns = (
