@@ -91,8 +91,9 @@ def export(
     """Write the ensemble of MODEL (a campaign, an ensemble's folder, or an exported file) to one portable file.
 
     A .gfm file holds weights, calibration, the model card with the campaign's decisions in brief, and for each dataset
-    statistics, licence, citation and level of theory. Opening the file checks its digests and needs no campaign: GFMCalculator("model.gfm"). A .pt2 file is the
-    ensemble compiled for one dataset and device; C++ runs it without Python (docs/deploy.md).
+    statistics, licence, citation and level of theory. Opening the file checks its digests and needs no campaign:
+    GFMCalculator("model.gfm"). A .pt2 file is the ensemble compiled for one dataset and device; C++ runs it without
+    Python (docs/deploy.md).
     """
     from gfm_pipeline.report.brief import decisions_in_brief  # here: other commands need no stages
 

@@ -52,8 +52,8 @@ def _searched(stage: StageState) -> Iterator[str]:
         algorithms = list(dict.fromkeys(str(one.settings["algorithm"]) for one in candidates.values()))
         yield (
             f"{len(candidates)} candidates of {', '.join(algorithms)} were trained, proposed by "
-            f"{_policy(settings, 'proposals')}; early stopping by {_policy(settings, 'stopping')} ended {len(stopped)} of them, "
-            f"at rungs of {rungs} graphs."
+            f"{_policy(settings, 'proposals')}; early stopping by {_policy(settings, 'stopping')} ended {len(stopped)} "
+            f"of them, at rungs of {rungs} graphs."
         )
         ranges = {name: value for name, value in settings["space"].items() if isinstance(value, list | dict) and value}
         searched = [name for name, value in ranges.items() if isinstance(value, dict) or len(value) > 1]
