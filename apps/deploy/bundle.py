@@ -71,6 +71,8 @@ def export(model: Path, output: Path, *, overwrite: bool = False, decisions: str
         )
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
+    if model.is_file():
+        raise ConfigError(f"{model} is an exported file already.", "Copy it, or give the campaign that it is from.")
     folder = find_ensemble(model)
     ensemble = load_ensemble(folder)
     entries: dict[str, bytes] = {}

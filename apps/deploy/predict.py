@@ -212,7 +212,7 @@ def _structures(spec: PredictFilesSpec, predictor: Predictor, counts: Counts, pa
             try:
                 predictor.check(atoms)
             except ModelError as error:
-                reason = f"{error.message} {error.hint}"
+                reason = str(error)
         if reason is not None:
             counts.refuse(item.file, item.index, reason)
             continue
@@ -240,6 +240,8 @@ def predict_batch(
             output.add(record.file, record.index, one.atoms, result)
         if table is not None:
             group = record.group if spec.by_group else None
+            if spec.by_group and group is None:
+                counts.warnings[f"without the key {spec.source.group_key!r}, and in no group"] += 1
             references = {target.name: predictor.reference(target, one.atoms) for target in predictor.targets}
             labelled = table.add((record.file, record.index), one.atoms, _labels(record), result, group, references)
             counts.unlabelled += not labelled
@@ -260,7 +262,7 @@ def predicted(
             for one in batch:
                 yield from predicted(predictor, [one], counts, refuse=refuse, features=features)
             return
-        counts.refuse(batch[0].record.file, batch[0].record.index, f"{error.message} {error.hint}")
+        counts.refuse(batch[0].record.file, batch[0].record.index, str(error))
         return
     for one, result in zip(batch, results, strict=True):
         if not all(np.isfinite(np.asarray(result[target.name])).all() for target in predictor.targets):

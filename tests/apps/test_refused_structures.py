@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io import write
 from deploy_cases import EMT_BUNDLE
 
 from gfm_pipeline.apps.calculator import GFMCalculator
+from gfm_pipeline.apps.deploy.bundle import export
 from gfm_pipeline.apps.deploy.predict import PredictFilesSpec, predict_files
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.errors import ModelError
+from gfm_pipeline.core.errors import ConfigError, ModelError
 
 
 def copper(change: Callable[[Atoms], None] | None = None) -> Atoms:
@@ -52,6 +54,7 @@ FAULTS: dict[str, tuple[Callable[[Atoms], None], str]] = {
     "NaN": (put((2, 1), np.nan), "The position of atom 2 is not finite"),
     "infinite": (put((1, 0), -np.inf), "The position of atom 1 is not finite"),
     "cell": (without_a_number, "The cell is not finite"),
+    "beyond all cells": (put((0, 2), 1e30), "too large to say where in its cell it is.$"),
     "no volume": (flat, "volume"),
     "coincident": (lambda atoms: atoms.positions.__setitem__(3, atoms.positions[1]), "Atoms . and . are at one place"),
     "coincident with an image": (on_an_image, "Atoms . and . are at one place"),
@@ -82,11 +85,28 @@ def test_a_structure_without_an_answer_is_refused_wherever_a_model_answers(
 
 
 def test_in_files_they_cost_themselves_only(tmp_path: Path) -> None:
-    faults = ["coincident", "unseen element", "no volume"]  # a reader refuses the others
+    faults = ["coincident", "unseen element", "no volume", "beyond all cells"]  # a reader refuses the others
     structures = [copper(), *(copper(FAULTS[fault][0]) for fault in faults), copper()]
     write(tmp_path / "in.extxyz", structures)
     source = SourceSettings("in", "ase", (str(tmp_path / "in.extxyz"),))
     facts = predict_files(PredictFilesSpec(model=str(EMT_BUNDLE), source=source))
-    assert (facts.structures, facts.n_refused) == (2, 3)
+    assert (facts.structures, facts.n_refused) == (2, 4)
+    assert not any("None" in reason for reason in facts.refused)
     for fault, reason in zip(faults, sorted(facts.refused), strict=True):
         assert "in.extxyz" in reason, fault
+
+
+def test_a_key_that_no_record_has_is_named(tmp_path: Path) -> None:
+    structures = [copper(), copper()]
+    for atoms in structures:
+        atoms.calc = EMT()
+        atoms.get_forces()
+    write(tmp_path / "in.extxyz", structures)
+    source = SourceSettings("in", "ase", (str(tmp_path / "in.extxyz"),), group_key="config_typ")
+    facts = predict_files(PredictFilesSpec(model=str(EMT_BUNDLE), source=source, evaluate=True, by_group=True))
+    assert facts.warnings["without the key 'config_typ', and in no group"] == 2
+
+
+def test_an_exported_file_is_not_exported_again(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is an exported file already"):
+        export(EMT_BUNDLE, tmp_path / "again.gfm")
