@@ -66,13 +66,13 @@ def test_a_batch_too_large_for_memory_fits_in_parts(spec, tmp_path):
     whole = run(spec, tmp_path / "whole")
     (tmp_path / "limited.py").write_text(LIMITED.replace("ROOM", str(16 << 20)))
     codes = []
-    for micro_batch in (None, 128, 64, 32, 16, 8):
+    for micro_batch in (None, 32, 8, 4):
         folder = tmp_path / f"a{micro_batch}"
         folder.mkdir()
         limited = replace(spec, micro_batch=micro_batch, output=str(tmp_path / "parts"))
         write_record(folder / SPEC_FILE, limited)
         command = [sys.executable, str(tmp_path / "limited.py"), SPEC_FILE]
-        done = subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=60)
+        done = subprocess.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=240)
         codes.append(done.returncode)
         if done.returncode == ExitCode.OK:
             break
@@ -98,13 +98,13 @@ def wait_for_progress(folder: Path, process: subprocess.Popen) -> None:
 
 
 def test_sigterm_then_sigkill_then_the_same_weights(spec, tmp_path):
-    spec = replace(spec, budget_graphs=9600, validate_every=400, checkpoint_every_seconds=0.4)
+    spec = replace(spec, budget_graphs=3600, validate_every=400, checkpoint_every_seconds=0.4)
     whole = run(spec, tmp_path / "whole")
     spec = replace(spec, output=str(tmp_path / "published"))
     process = start(tmp_path / "a1", spec)
     wait_for_progress(tmp_path / "a1", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == ExitCode.PREEMPTED
+    assert process.wait(240) == ExitCode.PREEMPTED
     assert not (tmp_path / "a1" / RESULT_FILE).exists()
     spec = replace(spec, previous_attempts=(str(tmp_path / "a1"),))
     process = start(tmp_path / "a2", spec)
@@ -113,7 +113,7 @@ def test_sigterm_then_sigkill_then_the_same_weights(spec, tmp_path):
     process.wait()
     assert not (tmp_path / "a2" / RESULT_FILE).exists()
     spec = replace(spec, previous_attempts=(str(tmp_path / "a1"), str(tmp_path / "a2")))
-    assert start(tmp_path / "a3", spec).wait(60) == ExitCode.OK
+    assert start(tmp_path / "a3", spec).wait(240) == ExitCode.OK
     result = read_record(TrainResult, tmp_path / "a3" / RESULT_FILE)
     assert_same_state(whole.checkpoint, result.checkpoint)
     assert result.objective == whole.objective
@@ -125,7 +125,7 @@ def test_stop_file_and_expected_errors_have_their_exit_codes(spec, tmp_path):
     process = start(tmp_path / "b", replace(spec, datasets=(DatasetRef("x", str(tmp_path / "nothing")),)))
     other = start(tmp_path / "a", spec)
     (tmp_path / "a" / STOP_FILE).touch()
-    assert process.wait(60) == ExitCode.PERMANENT
+    assert process.wait(240) == ExitCode.PERMANENT
     assert "never finished" in json.loads((tmp_path / "b" / ERROR_FILE).read_text())["message"]
-    assert other.wait(60) == ExitCode.PREEMPTED
+    assert other.wait(240) == ExitCode.PREEMPTED
     assert list((tmp_path / "a" / CHECKPOINTS).glob("graphs-*"))
