@@ -39,6 +39,7 @@ class _Described:
     datasets: tuple[str, ...]
     targets: tuple[Target, ...]
     attributes: tuple[Attribute, ...]
+    elements: frozenset[str]
 
 
 def fine_tuned(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[LoadedWorkflow, EarlierEnsemble | None]:
@@ -60,13 +61,46 @@ def fine_tuned(loaded: LoadedWorkflow, paths: CampaignPaths) -> tuple[LoadedWork
             "search and fine_tune exclude each other: the members of the earlier ensemble are the candidates.",
             "Leave out search or fine_tune.",
         )
-    path = (loaded.path.resolve().parent / Path(section.model).expanduser()).resolve()
+    path = _path(loaded, section)
     begun = (recorded_settings(paths.journal, search.NAME) or {}).get(SECTION)
     if begun is not None and not path.exists() and _last_model(paths) == section.model:
         earlier = EarlierEnsemble.from_recorded(str(path), begun)
     else:
         earlier = _earlier(loaded, section, path, paths)
     return _with_members(loaded, section, earlier), earlier
+
+
+def refuse_unknown_elements(loaded: LoadedWorkflow, elements: Mapping[str, Sequence[str]]) -> None:
+    """Refuse sources with elements that the ensemble of the section ``fine_tune`` does not know.
+
+    Parameters
+    ----------
+    loaded
+        The workflow.
+    elements
+        Symbols of the elements of each source.
+
+    Raises
+    ------
+    WorkflowError
+        With the source, its line, and the fix; or when the ensemble cannot be read.
+    """
+    section = loaded.model.fine_tune
+    if section is None:
+        return
+    known = _read(loaded, _path(loaded, section)).elements
+    for name, symbols in elements.items():
+        if unknown := [symbol for symbol in symbols if symbol not in known]:
+            raise loaded.error(
+                ("data", "sources", name),
+                f"Source {name} has {', '.join(unknown)}, which the earlier ensemble {Path(section.model).name} does "
+                f"not know (it knows {', '.join(sorted(known))}).",
+                "Leave such structures out, or search new models: write search instead of fine_tune.",
+            )
+
+
+def _path(loaded: LoadedWorkflow, section: FineTuneModel) -> Path:
+    return (loaded.path.resolve().parent / Path(section.model).expanduser()).resolve()
 
 
 def _last_model(paths: CampaignPaths) -> str | None:
@@ -87,16 +121,8 @@ def _earlier(loaded: LoadedWorkflow, section: FineTuneModel, path: Path, paths: 
             f"Give the new campaign another name, or fine-tune an export: gfm-pipeline export {paths.root} --output "
             "model.gfm.",
         )
-    try:
-        found = _described(path)
-        place = find_ensemble(path) if path.is_dir() else path  # the newest one of a campaign may be another later
-    except GFMError as error:
-        raise loaded.error(at, error.message, error.hint) from error
-    except (KeyError, ValueError, TypeError) as error:
-        message = (str(error).splitlines() or ["no reason"])[0]
-        raise loaded.error(
-            at, f"{path} does not fit together: {message.rstrip('.')}.", "Export the campaign again."
-        ) from error
+    found = _read(loaded, path)
+    place = find_ensemble(path) if path.is_dir() else path  # the newest one of a campaign may be another later
     _check_learned(loaded, found)
     branches = _branches(loaded, section, found.datasets)
     members = {
@@ -104,6 +130,20 @@ def _earlier(loaded: LoadedWorkflow, section: FineTuneModel, path: Path, paths: 
         for name, settings in found.members.items()
     }
     return EarlierEnsemble(str(place), found.digest, members, branches)
+
+
+def _read(loaded: LoadedWorkflow, path: Path) -> _Described:
+    """Return what an ensemble's files say; a fault is one of the workflow, with its line."""
+    at = (SECTION, "model")
+    try:
+        return _described(path)
+    except GFMError as error:
+        raise loaded.error(at, error.message, error.hint) from error
+    except (KeyError, ValueError, TypeError) as error:
+        message = (str(error).splitlines() or ["no reason"])[0]
+        raise loaded.error(
+            at, f"{path} does not fit together: {message.rstrip('.')}.", "Export the campaign again."
+        ) from error
 
 
 def _described(path: Path) -> _Described:
@@ -117,7 +157,8 @@ def _described(path: Path) -> _Described:
     spec = cards[0]["spec"]
     targets = from_plain(tuple[Target, ...], spec["targets"]) if "targets" in spec else DEFAULT
     attributes = from_plain(tuple[Attribute, ...], spec.get("attributes", []))
-    return _Described(digest, members, tuple(cards[0]["datasets"]), targets, attributes)
+    elements = frozenset(symbol for references in cards[0]["references"].values() for symbol in references)
+    return _Described(digest, members, tuple(cards[0]["datasets"]), targets, attributes, elements)
 
 
 def _check_learned(loaded: LoadedWorkflow, found: _Described) -> None:

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.answers import JSON, print_answer, print_line
 from gfm_pipeline.cli.support.subprocess_query import query
+from gfm_pipeline.core.contracts.data import is_test_set
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
@@ -83,6 +85,7 @@ def ingest(
     failed = next((one for one in previews if one.failure is not None and not _tried_out(one, source)), None)
     if failed is not None:
         raise DataError(f"Source {failed.source}: ingest would fail: {str(failed.failure).rstrip('.')}.")
+    refuse_unknown_elements(loaded, {one.source: one.elements for one in previews if not is_test_set(one.source)})
     if len(previews) < len(data.sources):
         return
     for first in previews[0].targets:

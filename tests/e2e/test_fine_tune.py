@@ -15,12 +15,14 @@ from ase.io import write
 from ruamel.yaml import YAML
 
 from gfm_pipeline import Campaign
+from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
 from gfm_pipeline.api.run_request import resolve
 from gfm_pipeline.apps.train.checkpoint import load_model
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.cli.main import invoke
 from gfm_pipeline.core.errors import WorkflowError
 from gfm_pipeline.report.brief import decisions_in_brief
+from gfm_pipeline.workflow.load import load_workflow
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -131,3 +133,11 @@ def test_what_does_not_fit_is_refused_with_its_line(fault, page) -> None:
     with pytest.raises(WorkflowError, match=words) as raised:
         resolve(file, "local", None, ())
     assert raised.value.line == 1 + list(plain).index(section)
+
+
+def test_elements_that_the_ensemble_does_not_know_are_named_at_preview(page) -> None:
+    loaded = load_workflow(page)
+    refuse_unknown_elements(loaded, {"labelled": ["Au", "Cu"]})
+    with pytest.raises(WorkflowError, match="Source labelled has W, which the earlier ensemble") as raised:
+        refuse_unknown_elements(loaded, {"labelled": ["Cu", "W"]})
+    assert raised.value.line == 4
