@@ -5,10 +5,14 @@ an attempt. The rank also marks the end of the task in the launch's folder, wher
 The task's other ranks start their programs, and end them after the wrapper has written ``exit.json``. They check for
 this file every five seconds, or less often so that a whole launch makes a hundred checks per second, because file
 systems of large machines serve all nodes. Usually a program that has lost rank 0 ends by itself before.
+
+Ranks whose task has ended wait for the next one: the driver replaces the task in ``group.json``, which they check as
+often. So the nodes of a short task need not wait for the longest task of the launch.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +30,8 @@ from gfm_pipeline.apps.runtime.rank_assignment import (
     step_of,
 )
 from gfm_pipeline.apps.runtime.supervise import Signals, WrapperHeartbeat, end_program, supervise
-from gfm_pipeline.core.contracts.attempts.launch import LAUNCH_FILE, GroupFile, GroupMember, RankFile
+from gfm_pipeline.core.clock import LivedTime
+from gfm_pipeline.core.contracts.attempts.launch import GROUP_FILE, LAUNCH_FILE, GroupFile, GroupMember, RankFile
 from gfm_pipeline.core.contracts.attempts.records import (
     ENDED_STEM,
     EXIT_FILE,
@@ -45,31 +50,40 @@ from gfm_pipeline.core.visibility import START_SECONDS, wait_for
 WRAPPER = "gfm_pipeline.apps.runtime.wrapper"
 POLL_SECONDS = 5.0
 POLLS_PER_SECOND = 100  # for all ranks of a launch together
+WAIT_SECONDS = 0.5  # between two checks for signals, without a task
+WRAPPER_SECONDS = 120.0  # without a sign of the launch's wrapper, until ranks without a task end
 
 
 def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> None:
-    """Run this rank of its task in the group in ``folder``; the task's folder records the end.
+    """Run this rank of its tasks, one after another, in the group in ``folder``; their folders record the ends.
 
     Raises
     ------
     GFMError
         When the group's own files are damaged.
     """
-    members = GroupFile.read(folder)
-    if not members.members:
+    group = GroupFile.read(folder)
+    if not group.members:
         return
     # The launcher numbers ranks, so the numbering is the same for all tasks of a launch.
-    wait_for([Path(members.members[0].folder) / LAUNCH_FILE], START_SECONDS)
-    place = assignment_of(RankFile.read(Path(members.members[0].folder)), environ)
+    wait_for([Path(group.members[0].folder) / LAUNCH_FILE], START_SECONDS)
+    place = assignment_of(RankFile.read(Path(group.members[0].folder)), environ)
     if place.rank == 0 and (step := step_of(environ)) is not None:
         write_atomic(folder / STEP_FILE, f"{step}\n".encode())
-    member = members.member_of(place.rank)
-    if member is None:
-        return
+    ranks = group.members[-1].first_rank + group.members[-1].ranks
+    waiting = TaskTable(folder, max(POLL_SECONDS, ranks / POLLS_PER_SECOND))
+    member = group.member_of(place.rank)
+    while member is not None:
+        _run_task(folder, member, place, ranks, environ, signals)
+        member = waiting.next_task(place.rank, member.number, signals)
+
+
+def _run_task(
+    folder: Path, member: GroupMember, place: RankAssignment, ranks: int, environ: Mapping[str, str], signals: Signals
+) -> None:
     rank, own = place.rank - member.first_rank, Path(member.folder)
     try:
-        last = members.members[-1]
-        _run(folder, member, rank, last.first_rank + last.ranks, environ, signals)
+        _run(folder, member, rank, ranks, environ, signals)
     except (GFMError, OSError) as error:
         code = refuse(own, error)
         write_first_failure(own, code, rank, place.host)
@@ -78,7 +92,7 @@ def run_member(folder: Path, environ: Mapping[str, str], signals: Signals) -> No
                 write_record(own / EXIT_FILE, ExitRecord(code, False, 0.0, host=place.host))
     if rank == 0:
         with suppress(OSError):  # the driver notices when the whole launch ends
-            (folder / f"{ENDED_STEM}{member.first_rank}").touch()
+            (folder / f"{ENDED_STEM}{member.number}").touch()
 
 
 def _run(
@@ -108,6 +122,49 @@ def _run(
         end_program(child)
     elif rank > 0 and code and code not in TOGETHER:
         write_first_failure(own, code, rank, seat.host)
+
+
+class TaskTable:
+    """The launch's list of tasks, in which a rank finds the next one.
+
+    Parameters
+    ----------
+    folder
+        Of the launch.
+    interval
+        Seconds between two checks of the list.
+    """
+
+    def __init__(self, folder: Path, interval: float) -> None:
+        self._folder, self._interval = folder, interval
+
+    def next_task(self, rank: int, after: int, signals: Signals) -> GroupMember | None:
+        """Wait for a task of ``rank`` with a number above ``after``; None: there will be none.
+
+        There will be none when the list is closed, a signal has asked the launch to end, or the launch's wrapper is
+        gone.
+        """
+        clock = LivedTime()
+        seen: object = None
+        polled_at = float("-inf")
+        wrapper = WrapperHeartbeat(self._folder / WRAPPER_FILE, WRAPPER_SECONDS, clock(), must_appear=False)
+        while not signals.asked and not wrapper.lost(clock()):
+            if clock() - polled_at >= self._interval:
+                polled_at, version = clock(), _version(self._folder / GROUP_FILE)
+                if version != seen:
+                    seen, group = version, GroupFile.read(self._folder)
+                    found = group.member_of(rank, after)
+                    if found is not None or not group.open:
+                        return found
+            time.sleep(WAIT_SECONDS)
+        return None
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Return what differs between two versions of a file; opening it makes a network file system ask its server."""
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+    return found.st_ino, found.st_mtime_ns  # some file systems count times in seconds
 
 
 class FileAppeared:

@@ -151,6 +151,7 @@ class Driver:
                 self._drain()
                 raise
             if step.finished:
+                self._drain()
                 return
             if step.failure is not None:
                 self._drain()
@@ -316,11 +317,11 @@ class Driver:
         self.record(LauncherRestarted(trouble))
 
     def _drain(self) -> None:
-        """Ask all running attempts to save and stop, and process their ends."""
+        """Ask all running attempts to save and stop, and process their ends and those of their launches."""
         self._draining = True
         self._tasks.request_stop()
         give_up = self._tasks.clock() + self.context.workflow.limits.stop_seconds
-        while self._tasks.running and self._tasks.clock() < give_up:
+        while (self._tasks.running or self._starter.shared) and self._tasks.clock() < give_up:
             self._wait(0.5)
         self._tasks.end_remaining()
 

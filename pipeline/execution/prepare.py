@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfm_pipeline.apps.runtime.launch import Launch
-from gfm_pipeline.core.contracts.attempts.launch import GroupFile, GroupMember
+from gfm_pipeline.core.contracts.attempts.launch import GroupMember
 from gfm_pipeline.core.contracts.attempts.records import SPEC_FILE, WRAP_FILE
 from gfm_pipeline.core.publish import write_record
 from gfm_pipeline.execution.energy_plan import energy_plan
@@ -44,7 +44,17 @@ class TimeLimits:
     visible: float = 0.0
 
 
-EXTRA_SECONDS = 60.0  # of a shared launch, beyond its tasks' deadline and grace, after which they end
+EXTRA_SECONDS = 60.0  # in which the tasks of a shared launch end, after their grace
+ENDLESS_SECONDS = 1e9  # time limit of a shared launch: its tasks have their own, and the driver ends it
+
+
+@dataclass(frozen=True)
+class NewMember:
+    """An attempt for a shared launch: the program's module, the folder, and the files of other tasks that it reads."""
+
+    module: str
+    folder: Path
+    expects: Sequence[Path] = ()
 
 
 def prepare(
@@ -84,18 +94,9 @@ def prepare(
 
 
 def prepare_shared(
-    site: SiteModel,
-    stage: str,
-    size: SizeClass,
-    nodes: Sequence[str],
-    members: Sequence[tuple[str, Path, Sequence[Path]]],
-    folder: Path,
-    bounds: TimeLimits,
-    account: str = "",
-) -> tuple[TaskLaunch, dict[int, tuple[str, ...]]]:
-    """Return the job of a launch that several attempts share, and the first rank and nodes of each, in order.
-
-    The function writes their rank files and launches to their folders, and the list of tasks to ``folder``.
+    site: SiteModel, stage: str, size: SizeClass, nodes: Sequence[str], tasks: int, folder: Path, bounds: TimeLimits
+) -> TaskLaunch:
+    """Return the job of a launch that attempts share; `prepare_members` prepares its attempts.
 
     Parameters
     ----------
@@ -103,44 +104,74 @@ def prepare_shared(
         The machine, and the common stage and size of the tasks.
     nodes
         Names of all nodes.
-    members
-        For each attempt: the program's module, the folder, and the files of other tasks that it reads.
+    tasks
+        Largest number of tasks at a time.
     folder
         Of the launch.
     bounds
         Of each attempt.
-    account
-        Name of the energy accounts of the nodes.
     """
-    shape = group_shape(site, size.shape, len(members))
-    nodes = tuple(nodes[: shape.nodes])
-    ports = [_port(site, folder, number) for number in range(len(members))]
-    rank_files = group_rank_files(
-        site, size.shape, len(members), nodes, ports, wrapper_timeout_seconds=bounds.wrapper_timeout
-    )
-    ranges = group_ranges(site, size.shape, len(members))
-    listed = []
-    for (module, own, expects), ranks, taken in zip(members, rank_files, ranges, strict=True):
-        launch = _launch(site, module, size, own, bounds, expects, account)
-        replace(ranks, expects=launch.expects, visible_seconds=bounds.visible, energy=launch.energy).write(own)
-        write_record(own / WRAP_FILE, launch, durable=False)
-        listed.append(GroupMember(str(own), launch.module, taken.start, len(taken)))
-    cancel = step_cancel(site)
-    GroupFile(tuple(listed), cancel).write(folder)
-    limit = bounds.deadline + bounds.grace + EXTRA_SECONDS
+    shape = group_shape(site, size.shape, tasks)
     launch = Launch(
         RANK_SHIM,
         str(folder),
-        limit,
+        ENDLESS_SECONDS,
         task_environment(site, shape.nodes),
-        heartbeat_timeout_seconds=limit,  # its tasks write heartbeats to their own folders
+        heartbeat_timeout_seconds=ENDLESS_SECONDS,  # its tasks write heartbeats to their own folders
         grace_seconds=bounds.grace + EXTRA_SECONDS,
-        line=tuple(launch_line(site, shape, nodes)),
+        line=tuple(launch_line(site, shape, nodes[: shape.nodes])),
         spec=None,
-        cancel=cancel,
+        cancel=step_cancel(site),
         unanswered=unanswered(site),
     )
-    return TaskLaunch(stage, size, launch), {m.first_rank: r.nodes for m, r in zip(listed, rank_files, strict=True)}
+    return TaskLaunch(stage, size, launch)
+
+
+def prepare_members(
+    site: SiteModel,
+    size: SizeClass,
+    nodes: Sequence[str],
+    tasks: int,
+    wanted: Mapping[int, NewMember],
+    folder: Path,
+    bounds: TimeLimits,
+    account: str = "",
+    number: int = 0,
+) -> dict[int, tuple[GroupMember, tuple[str, ...]]]:
+    """Prepare attempts for places of a shared launch; return their records and nodes by place.
+
+    The function writes their rank files and launches to their folders.
+
+    Parameters
+    ----------
+    site, size, nodes, tasks, folder, bounds
+        As in `prepare_shared`.
+    wanted
+        Attempts by place: a place is one of the launch's equal ranges of ranks, counted from 0.
+    account
+        Name of the energy accounts of the nodes.
+    number
+        Number of the first of these attempts among all attempts of the launch.
+    """
+    shape = group_shape(site, size.shape, tasks)
+    nodes = tuple(nodes[: shape.nodes])
+    patience = bounds.wrapper_timeout
+    rank_files = group_rank_files(site, size.shape, tasks, nodes, [0] * tasks, wrapper_timeout_seconds=patience)
+    ranges = group_ranges(site, size.shape, tasks)
+    found = {}
+    for count, (place, new) in enumerate(wanted.items(), number):
+        ranks, taken = rank_files[place], ranges[place]
+        launch = _launch(site, new.module, size, new.folder, bounds, new.expects, account)
+        replace(
+            ranks,
+            master_port=_port(site, folder, count),
+            expects=launch.expects,
+            visible_seconds=bounds.visible,
+            energy=launch.energy,
+        ).write(new.folder)
+        write_record(new.folder / WRAP_FILE, launch, durable=False)
+        found[place] = GroupMember(str(new.folder), launch.module, taken.start, len(taken), count), ranks.nodes
+    return found
 
 
 def in_job(job: TaskLaunch, site: SiteModel, number: str) -> TaskLaunch:

@@ -45,6 +45,10 @@ class SimulatedAttempt:
         Whether it has its own launch line.
     over
         Called at its end.
+    deadline
+        Longest time of its program (s).
+    shares_launch, fills_place
+        Whether it shares a launch, and whether it takes the place of an ended task there.
     """
 
     folder: str
@@ -57,6 +61,7 @@ class SimulatedAttempt:
     over: Callable[[SimulatedAttempt, SimulatedEnd], None]
     deadline: float = float("inf")
     shares_launch: bool = False
+    fills_place: bool = False
     ending: Event | None = None
     stuck_since: float | None = None  # time at which a node of it failed
 
@@ -81,7 +86,7 @@ class RunningAttempts:
     def begin(self, attempt: SimulatedAttempt) -> None:
         """Start an attempt."""
         self._running[attempt.folder] = attempt
-        self._ledger.taken(attempt.weight)
+        self._ledger.taken(attempt.weight, held=attempt.fills_place)
         self._cluster.enter(attempt.nodes, attempt.folder, lambda: self.node_failed(attempt))
         seconds = min(attempt.run.seconds, attempt.deadline)
         late = attempt.run.seconds > attempt.deadline

@@ -118,6 +118,7 @@ class Simulation:
             proposals=lambda: SimulatedProposals(self.clock, scenario.driver),
         )
         self._driven: Job | None = None  # the driver's job
+        self._launcher: SimulatedLauncher | None = None  # of the running driver
 
     def run(self) -> str:
         """Run the campaign to its end, or to the end of the simulated time; return how it ended."""
@@ -239,7 +240,7 @@ class Simulation:
     def _drive(self, campaign: OpenCampaign, fleet: Fleet, *, held: bool) -> str:
         """Drive to the end; return how it ended. Raises `Stopped` when the wall time is over, `DriverKilled` ..."""
         request, site = self.part, self.part.site
-        launcher = SimulatedLauncher(
+        launcher = self._launcher = SimulatedLauncher(
             self.clock,
             self.cluster,
             self.ledger,
@@ -270,7 +271,9 @@ class Simulation:
             outcome, goes_on = error.message, type(error) is Stopped
             raise
         finally:
-            self.watcher.driver = None
+            self.watcher.driver = self._launcher = None
+            self.attempts.end_all()
+            launcher.nodes_lost()
             if outcome != "died":
                 for event in fleet.close(campaign.state, goes_on=goes_on):
                     driver.record(event)
@@ -294,6 +297,8 @@ class Simulation:
     def _job_ended(self, job: Job) -> None:
         """Process the end of a job: attempts on its nodes are lost, and so is a driver there."""
         self.attempts.end_all(job.held)
+        if self._launcher is not None:
+            self._launcher.nodes_lost(job.held)
         if job is self._driven:
             self.clock.after(0.0, self._kill_driver)
 

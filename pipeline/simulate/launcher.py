@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.core.contracts.attempts.launch import GroupFile
+from gfm_pipeline.core.contracts.attempts.launch import GROUP_FILE, GroupFile, GroupMember
 from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM, EXIT_FILE, SPEC_FILE
 from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.publish import write_json, write_record
@@ -25,6 +25,8 @@ from gfm_pipeline.simulate.ledger import Ledger
 from gfm_pipeline.simulate.program_runs import Programs
 from gfm_pipeline.simulate.scenario import CostModel
 
+RANKS_LOOK_SECONDS = 6.0  # between two looks of ranks without a task at the list of tasks
+
 
 @dataclass(frozen=True)
 class PlacedTask:
@@ -33,6 +35,23 @@ class PlacedTask:
     task: str
     attempt: int
     nodes: tuple[str, ...]
+
+
+@dataclass
+class _Launch:
+    """A launch that tasks share: its job, folder, nodes, nodes per task, number of tasks at a time, and state."""
+
+    job: TaskLaunch
+    folder: Path
+    nodes: frozenset[str]
+    weight: float
+    places: int
+    running: set[int] = field(default_factory=set)  # numbers of tasks
+    latest: int = -1  # number of the latest task
+    open: bool = True
+    seen: tuple[int, int] | None = None  # version of the list of tasks
+    waits: bool = False  # whether a look at the list is due
+    gone: bool = False
 
 
 class SimulatedLauncher:
@@ -68,6 +87,7 @@ class SimulatedLauncher:
         self._ready_at: dict[str, float] = {}  # times by size, for started workers
         self._free: dict[SizeClass, deque[str]] = {}  # places on nodes that tasks share
         self._sharing: Counter[str] = Counter()  # tasks on each of them
+        self._launches: dict[Path, _Launch] = {}  # that tasks share
         self._counted_at = -1  # changes of the cluster when the places were counted
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
@@ -157,25 +177,62 @@ class SimulatedLauncher:
     # ---------------------------------------------------------------- launches that tasks share
 
     def _submit_shared(self, job: TaskLaunch, folder: Path) -> None:
-        """Start all tasks of a launch; the launch ends with its last task."""
+        """Start the tasks of a launch. Ranks whose task has ended wait for the next one, until the launch is closed."""
         members = GroupFile.read(folder).members
-        running = {member.folder for member in members}
-        nodes = {node for member in members for node in self._placed[member.folder].nodes}
-        weight = len(nodes) / len(members)
-
-        def over(attempt: SimulatedAttempt, outcome: SimulatedEnd, rank: int) -> None:
-            self._leave_files(attempt.folder, outcome)
-            (folder / f"{ENDED_STEM}{rank}").touch()
-            running.discard(attempt.folder)
-            if not running:
-                self._ledger.launch_over(float(len(nodes)))
-                self.ended.put(LaunchEnd(folder, None))
-
+        nodes = frozenset(node for member in members for node in self._placed[member.folder].nodes)
+        launch = _Launch(job, folder, nodes, len(nodes) / len(members), len(members))
+        self._launches[folder] = launch
         for member in members:
-            end = partial(over, rank=member.first_rank)
-            attempt = self._attempt(job, member.folder, self._placed[member.folder].nodes, weight, end)
-            attempt.shares_launch = True
-            self._attempts.begin(attempt)
+            self._join(launch, member)
+
+    def _join(self, launch: _Launch, member: GroupMember, *, later: bool = False) -> None:
+        """Start a task of a launch; ``later``: in the place of an ended one."""
+        end = partial(self._left, launch, member)
+        placed = self._placed[member.folder].nodes
+        attempt = self._attempt(launch.job, member.folder, placed, launch.weight, end)
+        attempt.shares_launch, attempt.fills_place = True, later
+        launch.running.add(member.number)
+        launch.latest = max(launch.latest, member.number)
+        self._attempts.begin(attempt)
+
+    def _left(self, launch: _Launch, member: GroupMember, attempt: SimulatedAttempt, outcome: SimulatedEnd) -> None:
+        """Record the end of a task as its ranks do, which then look for another one."""
+        self._leave_files(attempt.folder, outcome)
+        (launch.folder / f"{ENDED_STEM}{member.number}").touch()
+        launch.running.discard(member.number)
+        if not launch.waits:
+            launch.waits = True
+            self._clock.after(0.0 if not launch.running else RANKS_LOOK_SECONDS, partial(self._look, launch))
+
+    def _look(self, launch: _Launch) -> None:
+        """Read the list of tasks for the ranks without a task."""
+        launch.waits = False
+        if launch.gone:
+            return
+        file = (launch.folder / GROUP_FILE).stat()
+        version = file.st_ino, file.st_mtime_ns
+        if version != launch.seen:
+            launch.seen, group = version, GroupFile.read(launch.folder)
+            launch.open, known = group.open, launch.latest
+            for member in group.members:
+                if member.number > known:
+                    self._join(launch, member, later=True)
+        if launch.open and len(launch.running) < launch.places:
+            launch.waits = True
+            self._clock.after(RANKS_LOOK_SECONDS, partial(self._look, launch))
+        elif not launch.running:
+            del self._launches[launch.folder]
+            self._ledger.launch_over(float(len(launch.nodes)))
+            self.ended.put(LaunchEnd(launch.folder, None))
+
+    def nodes_lost(self, nodes: Sequence[str] | None = None) -> None:
+        """Forget the shared launches on nodes of an ended job, whose tasks were lost before; None: all launches."""
+        gone = None if nodes is None else set(nodes)
+        for launch in list(self._launches.values()):
+            if gone is None or not gone.isdisjoint(launch.nodes):
+                launch.gone = True
+                del self._launches[launch.folder]
+                self._ledger.launch_lost(float(len(launch.nodes)))
 
     @staticmethod
     def _leave_files(folder: str, outcome: SimulatedEnd) -> None:

@@ -101,11 +101,17 @@ class Ledger:
         self._settle()
         self._down += 1
 
-    def taken(self, nodes: float) -> None:
-        """Record the start of a task on ``nodes`` nodes, or on a fraction of a node."""
+    def taken(self, nodes: float, *, held: bool = False) -> None:
+        """Record the start of a task on ``nodes`` nodes, or on a fraction of a node.
+
+        ``held``: its shared launch held them already.
+        """
         self._settle()
         self._busy += nodes
-        self._freed = max(0.0, self._freed - nodes)
+        if held:
+            self._lingering -= nodes
+        else:
+            self._freed = max(0.0, self._freed - nodes)
 
     def left(self, nodes: float, uses: dict[Use, float], *, lingering: bool = False) -> None:
         """Record the end of a task, and its seconds by use.
@@ -126,6 +132,11 @@ class Ledger:
         self._settle()
         self._lingering -= nodes
         self._freed += nodes
+
+    def launch_lost(self, nodes: float) -> None:
+        """Record a shared launch that ended with its job."""
+        self._settle()
+        self._lingering -= nodes
 
     def waits(self, idle_for: Use) -> None:
         """Record that the driver has nothing more to do, and why nodes are still idle."""

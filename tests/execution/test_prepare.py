@@ -12,7 +12,7 @@ from gfm_pipeline.core.contracts.attempts.launch import GroupFile, RankFile
 from gfm_pipeline.core.contracts.attempts.records import WRAP_FILE
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.records import read_record
-from gfm_pipeline.execution.prepare import TimeLimits, prepare_shared
+from gfm_pipeline.execution.prepare import NewMember, TimeLimits, prepare_members, prepare_shared
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.task_shape import TaskShape
@@ -25,11 +25,29 @@ def shared(tmp_path: Path, machine, size: SizeClass, tasks: int, nodes: list[str
     for number in range(tasks):
         folder = tmp_path / f"c{number}"
         folder.mkdir()
-        members.append(("gfm_pipeline.apps.train", folder, ()))
+        members.append(NewMember("gfm_pipeline.apps.train", folder))
     launch = tmp_path / "launch"
     launch.mkdir()
-    job, places = prepare_shared(site(machine), "search", size, nodes, members, launch, BOUNDS)
-    return job, places, [folder for _, folder, _ in members], launch
+    there, wanted = site(machine), dict(enumerate(members))
+    job = prepare_shared(there, "search", size, nodes, tasks, launch, BOUNDS)
+    found = prepare_members(there, size, nodes, tasks, wanted, launch, BOUNDS)
+    GroupFile(tuple(member for member, _ in found.values()), job.launch.cancel).write(launch)
+    places = {member.first_rank: nodes for member, nodes in found.values()}
+    return job, places, [member.folder for member in members], launch
+
+
+def test_a_place_of_a_running_launch_goes_to_another_task_with_a_port_of_its_own(tmp_path):
+    size = SizeClass(TaskShape(0, 2, 1, 16), LaunchStrategy.GROUP, per_node=2, group=4, launches=2)
+    _, _, folders, launch = shared(tmp_path, PERLMUTTER, size, 4, ["p0", "p1"])
+    (tmp_path / "next").mkdir()
+    new = NewMember("gfm_pipeline.apps.train", tmp_path / "next")
+    found = prepare_members(site(PERLMUTTER), size, ["p0", "p1"], 4, {3: new}, launch, BOUNDS, number=4)
+    member, nodes = found[3]
+    assert (member.first_rank, member.ranks, member.number, nodes) == (6, 2, 4, ("p1",))
+    before, after = RankFile.read(folders[3]), RankFile.read(new.folder)
+    assert after.rank_gpus == before.rank_gpus
+    assert after.master_port not in {RankFile.read(folder).master_port for folder in folders}
+    assert read_record(Launch, new.folder / WRAP_FILE).folder == str(new.folder)
 
 
 def test_whole_nodes(tmp_path):
@@ -72,5 +90,5 @@ def test_each_task_has_its_own_bounds_and_the_launch_outlives_them(tmp_path):
 
 def test_more_tasks_than_the_nodes_hold_are_refused(tmp_path):
     size = SizeClass(TaskShape(2, 8, 1, 7), LaunchStrategy.GROUP)
-    with pytest.raises(ConfigError, match="do not fit"):
+    with pytest.raises(ConfigError, match="cannot be launched"):
         shared(tmp_path, FRONTIER_PAID, size, 3, ["a", "b"])

@@ -218,7 +218,7 @@ def make_group(folder: Path, *members: tuple[int, int, dict]) -> list[Path]:
         there = {"PYTHONPATH": str(folder / f"m{k}")}  # where ``told`` lies
         place = prepare(folder / f"m{k}", ranks_file(ranks, **GPUS, exports={"MEMBER": str(k), **there}), wanted)
         write_record(place / WRAP_FILE, Launch("told", str(place), 60.0, there, grace_seconds=5.0))
-        listed.append(GroupMember(str(place), "told", first, ranks))
+        listed.append(GroupMember(str(place), "told", first, ranks, k))
         found.append(place)
     GroupFile(tuple(listed)).write(folder)
     return found
@@ -245,6 +245,36 @@ def test_when_a_member_has_ended_its_other_ranks_do_too(tmp_path):
     assert finish(*start_step(tmp_path, 2, words=())) == [0, 0]
     assert read_record(ExitRecord, place / EXIT_FILE).code == 0
     assert gone([seen(place, 1)["pid"]], 0.1)
+
+
+def test_ranks_whose_task_has_ended_take_the_next_one_of_an_open_launch(tmp_path):
+    """Then they end, because the launch is closed; the other task goes on meanwhile."""
+    first, other, following = make_group(tmp_path, (0, 2, {}), (2, 1, {0: {"sleep": 60}}), (0, 2, {1: {"code": 30}}))
+    listed = GroupFile.read(tmp_path).members
+    GroupFile(listed[:2], open=True).write(tmp_path)
+    processes = start_step(tmp_path, 3, words=())
+    wait_until((tmp_path / "ended-0").exists)
+    assert all(process.poll() is None for process in processes)
+    GroupFile((listed[2], listed[1]), open=True).write(tmp_path)
+    wait_until((tmp_path / "ended-2").exists)
+    assert not (tmp_path / "ended-1").exists()
+    assert read_record(ExitRecord, first / EXIT_FILE).code == 0
+    assert read_first_failure(following) == 30
+    assert [seen(following, rank)["environ"]["MEMBER"] for rank in (0, 1)] == ["2", "2"]
+    GroupFile((listed[2], listed[1])).write(tmp_path)
+    assert finish(*processes[:2]) == [0, 0]
+    processes[2].send_signal(signal.SIGTERM)
+    assert finish(processes[2]) == [0]
+    assert read_record(ExitRecord, other / EXIT_FILE).stopped
+
+
+def test_ranks_that_wait_for_a_task_end_on_a_signal(tmp_path):
+    make_group(tmp_path, (0, 1, {}))
+    GroupFile(GroupFile.read(tmp_path).members, open=True).write(tmp_path)
+    processes = start_step(tmp_path, 1, words=())
+    wait_until((tmp_path / "ended-0").exists)
+    processes[0].send_signal(signal.SIGUSR1)
+    assert finish(*processes) == [0]
 
 
 def test_a_signal_to_a_group_asks_its_members_to_stop(tmp_path):

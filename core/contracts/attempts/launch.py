@@ -102,25 +102,40 @@ def visible_devices(folder: Path) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class GroupMember:
-    """One task of a group: its attempt's folder (with its own ``launch.json``), its program, its ranks."""
+    """One task of a group: its attempt's folder (with its own ``launch.json``), its program, its ranks.
+
+    ``number`` counts the tasks that the launch was given: ranks that had a task wait for one with a higher number.
+    """
 
     folder: str
     module: str
     first_rank: int
     ranks: int
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class GroupFile:
-    """The tasks that share one launch line, by rising rank; ``cancel`` ends it as in `RankFile`."""
+    """The latest tasks that share one launch line, by rising rank.
+
+    Parameters
+    ----------
+    members
+        The tasks. The driver replaces an ended one by the next task of these ranks.
+    cancel
+        Command that ends the launch, as in `RankFile`.
+    open
+        Whether ranks without a task wait for the next one; False: they end.
+    """
 
     members: tuple[GroupMember, ...] = field(default=())
     cancel: tuple[str, ...] = ()
+    open: bool = False
 
-    def member_of(self, rank: int) -> GroupMember | None:
-        """Return the task of ``rank`` of the whole launch; None: the rank has no task."""
+    def member_of(self, rank: int, after: int = -1) -> GroupMember | None:
+        """Return the task of ``rank`` of the whole launch with a number above ``after``; None: it has no such task."""
         for member in self.members:
-            if member.first_rank <= rank < member.first_rank + member.ranks:
+            if member.first_rank <= rank < member.first_rank + member.ranks and member.number > after:
                 return member
         return None
 

@@ -24,7 +24,7 @@ FIRST_FAILURE_FILE = (
     "verdict"  # exit code, rank and host of the rank that failed first: launchers report codes of their own
 )
 WRAP_FILE = "wrap.json"  # in the folder of a group's member: the `apps.wrapper.Launch` of its program
-ENDED_STEM = "ended-"  # in the folder of a launch that tasks share; the first rank of an ended task follows
+ENDED_STEM = "ended-"  # in the folder of a launch that tasks share; the number of an ended task follows
 STEP_FILE = "step"  # the batch system's number of the step that runs the ranks
 _SIGNALLED = 128  # shells and launchers return this plus the number of the signal that ended a program
 

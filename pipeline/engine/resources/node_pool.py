@@ -130,6 +130,15 @@ class NodePool:
         """Return the end of the wall time of ``block`` (monotonic seconds; infinity: never, or unknown)."""
         return self._blocks[block].ends_at
 
+    def takes(self, block: str, now: float, seconds: float) -> bool:
+        """Return whether a running launch in ``block`` may get a task: ``seconds`` of wall time are left."""
+        found = self._blocks.get(block)
+        return found is not None and not found.closing and found.ends_at - now >= seconds
+
+    def free(self, blocks: Iterable[str]) -> int:
+        """Return the number of free nodes in ``blocks``."""
+        return sum(len(self._blocks[block].free) for block in blocks)
+
     def idle(self, block: str) -> bool:
         """Return whether nothing runs in ``block``."""
         return not any(self._blocks[block].running.values())

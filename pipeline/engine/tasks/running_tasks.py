@@ -210,6 +210,7 @@ class RunningTasks:
 
     def request_stop(self, blocks: Collection[str] | None = None) -> None:
         """Ask the attempts on ``blocks`` to save and stop; None: all attempts."""
+        self._shared.close(blocks)
         for running in self.running.values():
             if blocks is None or running.placement.block in blocks:
                 self._attempts.request_stop(running.folder)
@@ -239,7 +240,7 @@ class RunningTasks:
 
     def end_remaining(self) -> None:
         """End and finish attempts that did not stop in time; their last checkpoints remain."""
-        for launch in self._shared if self.running else ():
+        for launch in self._shared:
             self._attempts.end(launch.folder)
         for running in list(self.running.values()):
             self._attempts.end(running.folder)

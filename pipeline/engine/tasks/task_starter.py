@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from gfm_pipeline.engine.decisions.requests import AnyRequest, Context, Program,
 from gfm_pipeline.engine.resources.node_pool import Placement
 from gfm_pipeline.engine.resources.nodes import Fleet, place
 from gfm_pipeline.engine.tasks.attempts import AttemptKey, Running, TaskKey, bounds_of, failed_on, next_attempt, spec_of
+from gfm_pipeline.engine.tasks.free_places import FreePlaces
 from gfm_pipeline.engine.tasks.late_files import visible_seconds
-from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches
+from gfm_pipeline.engine.tasks.shared_launches import SharedLaunch, SharedLaunches, SharedTask
 from gfm_pipeline.execution.energy_plan import account_of
 from gfm_pipeline.execution.launcher import Launcher, TaskLaunch
-from gfm_pipeline.execution.prepare import in_job, prepare, prepare_shared
+from gfm_pipeline.execution.prepare import NewMember, in_job, prepare, prepare_members, prepare_shared
 from gfm_pipeline.execution.size_class import SizeClass
 from gfm_pipeline.sites.launch import LaunchStrategy
 from gfm_pipeline.sites.schema import SiteModel
 
 TOGETHER = 64  # starts that are journalled with one sync
+LOOK_AHEAD = 256  # tasks behind one that waits for room, of which some may fit into free places
 
 
 def sizes_of(context: Context, step: Step) -> set[SizeClass]:
@@ -98,29 +100,53 @@ class Starter:
         self._flush()
 
     def _start_in_order(self, step: Step, state: CampaignState, busy: Container[TaskKey], now: float) -> None:
-        full: set[SizeClass] = set()
         sizes = sizes_of(self._context, step)
+        free = FreePlaces(self.shared, self._fleet.pool, now)
+        full: set[SizeClass] = set()
         waiting: dict[SizeClass, list[AnyRequest]] = {}  # for other tasks in the same launch
+        blocked: SizeClass | None = None  # of the most urgent task without room: then only free places are filled
+        looked = 0
         for request in step.tasks:
             size = self._context.size_of(request)
-            if full >= sizes or now < self.next_launch:
-                return
-            if (request.key, request.name) in busy or size in full:
+            late = blocked is not None or now < self.next_launch
+            if (full >= sizes or late) and (not free or looked == LOOK_AHEAD):
+                break
+            looked += late
+            if (request.key, request.name) in busy or (size in full and size not in free):
                 continue
             if not self._may_start(request):
                 break
+            if size in free and free.take(request, size, failed_on(state, request)):
+                continue
+            if late or size in full:
+                continue
             if size.strategy is LaunchStrategy.GROUP:
                 group = waiting.setdefault(size, [])
                 group.append(request)
                 if len(group) == size.group and not self._start_shared(waiting.pop(size), size, state):
-                    return
+                    blocked = size
             elif not self._start_one(request, size, state):
-                if size.whole:
-                    return
                 full.add(size)
+                blocked = size if size.whole else blocked
+        self._fill(free, state)
         for size, group in waiting.items():
-            if now < self.next_launch or not self._start_shared(group, size, state):
-                return
+            if blocked is None and now >= self.next_launch:
+                blocked = None if self._start_shared(group, size, state) else size
+        for size in full if blocked is None else {blocked}:
+            self.shared.make_room(size, self._fleet.pool.free(self._fleet.pool.blocks()))
+
+    def _fill(self, free: FreePlaces, state: CampaignState) -> None:
+        """Start tasks in free places of running launches."""
+        for launch, wanted in free.taken():
+            opened = {p: self._opened(r, launch.size, launch.placement, state) for p, r in wanted.items()}
+            with storage_errors(launch.folder):
+                tasks = self._members(launch.folder, launch.size, launch.placement, opened, launch.started, state)
+            self.started += len(tasks)
+            self._flush()
+            self._begin([task.running for task in tasks.values()])
+            with storage_errors(launch.folder):
+                launch.fill(tasks)
+            reach(FaultPoint.TASK_SUBMITTED)
 
     def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
         """Start a task in its own launch; return whether there was room."""
@@ -163,28 +189,57 @@ class Starter:
         placement = self._place(size, avoid, len(requests))
         if placement is None:
             return False
-        opened = [self._opened(request, size, placement, state) for request in requests[: placement.tasks]]
+        opened = dict(enumerate(self._opened(r, size, placement, state) for r in requests[: placement.tasks]))
         first = opened[0]
         stage = self._context.paths.stage(first.request.stage, first.request.key)
         folder = stage.launches / f"{first.request.name}-attempt-{first.attempt}"
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for running in opened:
-                self._make_folder(running, state)
-            members = [(module_of(self._site, r.request.program), r.folder, _files_read(r.request)) for r in opened]
-            job, places = prepare_shared(
-                self._site, first.request.stage, size, placement.nodes, members, folder, self._bounds, self._account
+            tasks = self._members(folder, size, placement, opened, 0, state)
+            job = prepare_shared(
+                self._site, first.request.stage, size, placement.nodes, placement.tasks, folder, self._bounds
             )
-        placed = {
-            rank: replace(running, placement=replace(placement, nodes=nodes, tasks=1), launch=folder)
-            for running, (rank, nodes) in zip(opened, places.items(), strict=True)
-        }
-        self.started += len(placed)
+            launch = SharedLaunch(folder, size, placement, tasks, job.launch.cancel)
+            launch.write()
+        self.started += len(tasks)
         self._flush()
-        self._begin(list(placed.values()))
-        self.shared.add(SharedLaunch(folder, size, placement, placed))
+        self._begin([task.running for task in tasks.values()])
+        self.shared.add(launch)
         self._submit(in_job(job, self._site, placement.job), folder)
         return True
+
+    def _members(
+        self,
+        folder: Path,
+        size: SizeClass,
+        placement: Placement,
+        opened: Mapping[int, Running],
+        number: int,
+        state: CampaignState,
+    ) -> dict[int, SharedTask]:
+        """Prepare attempts for places of the launch in ``folder``; ``number`` is that of the first."""
+        wanted = {}
+        for where, running in opened.items():
+            self._make_folder(running, state)
+            read = _files_read(running.request)
+            wanted[where] = NewMember(module_of(self._site, running.request.program), running.folder, read)
+        prepared = prepare_members(
+            self._site,
+            size,
+            placement.nodes,
+            placement.tasks,
+            wanted,
+            folder,
+            self._bounds,
+            self._account,
+            number,
+        )
+        return {
+            where: SharedTask(
+                member, replace(opened[where], placement=replace(placement, nodes=nodes, tasks=1), launch=folder)
+            )
+            for where, (member, nodes) in prepared.items()
+        }
 
     def _place(self, size: SizeClass, avoid: Iterable[str], tasks: int = 1) -> Placement | None:
         """Take a free place for a launch of up to ``tasks`` tasks; None: no place, or no pool to start them."""
