@@ -29,7 +29,7 @@ data:
   sources: {{alloys: {{reader: emt-alloys}}, molecules: {{reader: emt-alloys}}}}
 search:
   candidates: {candidates}
-  wave: {tasks}
+  wave: {wave}
   rungs: [100000, 300000]
   reduction: 4
   proposals: random
@@ -81,7 +81,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        sizes = {"tasks": options.tasks, "candidates": int(options.completions / 1.25)}
+        candidates = int(options.completions / 1.25)
+        sizes = {"tasks": options.tasks, "candidates": candidates, "wave": min(options.tasks, candidates)}
         (folder / "w.yaml").write_text(WORKFLOW.format(**sizes))
         (folder / "site.yaml").write_text(SITE.format(**sizes))
         request = resolve(folder / "w.yaml", str(folder / "site.yaml"), folder / "campaign", ())

@@ -209,6 +209,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any], float]] = {
     "asha, one in 2": ("asha", {}, 2.0),
     "asha, one in 3": ("asha", {}, 3.0),
     "asha, one in 4": ("asha", {}, 4.0),
+    "asha, one in 6": ("asha", {}, 6.0),
     "median": ("median", {}, 2.0),
     "fixed, one in 6": ("fixed", {"keep": 6.0}, 2.0),
     "extrapolation, one in 2": ("extrapolation", {}, 2.0),
@@ -216,7 +217,7 @@ POLICIES: dict[str, tuple[str, dict[str, Any], float]] = {
     "gain, one in 2": ("gain", {}, 2.0),
     "gain, one in 3": ("gain", {}, 3.0),
 }
-RUNGS = {"1/8, 1/4, 1/2, 1": (1, 2, 4, 8), "1/4, 1/2, 1": (2, 4, 8)}
+RUNGS = {"1/8, 1/4, 1/2, 1": (1, 2, 4, 8), "1/8, 3/8, 1": (1, 3, 8), "1/4, 1/2, 1": (2, 4, 8)}
 DRAWS = 400
 
 
@@ -270,6 +271,14 @@ def regrets(curves: Mapping[str, Curves]) -> Iterator[str]:
             yield f"| {title} | {label} | {100 * cost:.0f} % | {' | '.join(cells)} |"
 
 
+def noise(curves: Mapping[str, Curves]) -> Iterator[str]:
+    """Yield how much the last validations of a candidate scatter: differences below this are noise."""
+    for name, one in curves.items():
+        last = one.objectives["new"][:, -len(BEFORE) :]
+        scatter = np.mean(last.std(1, ddof=1) / last.mean(1))
+        yield f"The last {len(BEFORE)} validations on {name} scatter by {scatter:.1%}."
+
+
 def weights(place: Path) -> Iterator[str]:
     """Yield what the weight of the forces does to errors at the end: slopes over its logarithm, other things equal."""
     rows = [row for row in _rows(place) if row["settings"]]
@@ -305,7 +314,7 @@ def main() -> None:
             parser.error("Set GFM_REAL_DATA to the folder that has ethanol and acac.")
         record(Path(os.environ["GFM_REAL_DATA"]), place)
     curves = read_curves(place)
-    for table in (correlations(curves), regrets(curves), weights(place)):
+    for table in (correlations(curves), regrets(curves), noise(curves), weights(place)):
         print("\n".join(table), end="\n\n")
 
 

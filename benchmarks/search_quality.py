@@ -108,7 +108,7 @@ def main() -> None:
         folder = options.folder or Path(place)
         folder.mkdir(parents=True, exist_ok=True)
         for seed in range(options.seeds):
-            ours = trained(folder, data, f"search-{seed}", seed, options.graphs, SEARCHED, ("batch-ucb", "asha"))
+            ours = trained(folder, data, f"search-{seed}", seed, options.graphs, SEARCHED, ("batch-gp", "asha"))
             pool = trained(folder, data, f"random-{seed}", 100 + seed, options.graphs, RANDOM, ("random", "none"))
             seconds, best = sum(cost for cost, _ in ours), float(np.nanmin([reached for _, reached in ours]))
             bests = np.array(list(random_bests(pool, seconds, seed)))

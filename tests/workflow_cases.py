@@ -225,6 +225,12 @@ FAULTS = {
         ["search.stopping.keep lets none", "search.candidates to 100 or more"],
     ),
     "wave of more than all": ("  reduction: 2", "  reduction: 2\n  wave: 5", 12, ["search.wave is 5", "4 candidates"]),
+    "memory that no candidate can keep": (
+        "  reduction: 2",
+        "  reduction: 2\n  max_memory_gb: 0.1",
+        12,
+        ["search.max_memory_gb is 0.1", "PyTorch", "more than 0.2"],
+    ),
     "never validated": ("check_every: 40", "check_every: 400", 20, ["converge.check_every is 400", "to 200 or less"]),
     "cap below the members": (
         "    algorithm: [SchNet, EGNN]\n    hidden: [16]\n    learning_rate: {low: 1e-3, high: 1e-2, scale: log}\n"

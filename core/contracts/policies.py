@@ -96,6 +96,17 @@ STOPPING = Extensions(
         "none": PolicyDescription(f"{_SEARCH}.stopping:NoStopping", "every candidate trains to the last rung"),
     },
 )
+_EXPLORATION = (
+    Hyperparameter(
+        "exploration",
+        ValueKind.REAL,
+        2.0,
+        "Mean of the exploration weights, which are distributed exponentially.",
+        low=0,
+        open_low=True,
+        high=100,
+    ),
+)
 PROPOSALS = Extensions(
     "proposal method",
     "gfm_pipeline.proposal_methods",
@@ -106,17 +117,13 @@ PROPOSALS = Extensions(
             "Bayesian optimisation of batches of any width: every point of a batch has an exploration weight and a "
             "slice of the candidates of its own, on a quadratic trend and DeepHyper's extra trees",
             "Egele et al., arXiv:2207.00479 (2022)",
-            options=(
-                Hyperparameter(
-                    "exploration",
-                    ValueKind.REAL,
-                    2.0,
-                    "Mean of the exploration weights, which are distributed exponentially.",
-                    low=0,
-                    open_low=True,
-                    high=100,
-                ),
-            ),
+            options=_EXPLORATION,
+        ),
+        "batch-gp": PolicyDescription(
+            f"{_SEARCH}.gaussian:BatchGP",
+            "as batch-ucb, with a Gaussian process up to 256 results, and with less exploration after more of them",
+            "Egele et al., arXiv:2207.00479 (2022)",
+            options=_EXPLORATION,
         ),
         "deephyper": PolicyDescription(
             f"{_SEARCH}.proposer:DeepHyperCBO",

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.api.fine_tuning import fine_tuned
 from gfm_pipeline.api.folders import existing
-from gfm_pipeline.api.search_check import refuse_contradictions, refuse_unmeasured, with_reduction
+from gfm_pipeline.api.search_check import (
+    refuse_contradictions,
+    refuse_unmeasured,
+    refuse_unreachable_memory,
+    with_reduction,
+)
 from gfm_pipeline.api.stage_inputs import need_finished, structures_of_stages
 from gfm_pipeline.campaign.identity import file_digests
 from gfm_pipeline.campaign.paths import CampaignPaths
@@ -131,6 +136,7 @@ def resolve(
         loaded = replace(loaded, model=with_reduction(loaded.model))
         refuse_contradictions(loaded)
         refuse_unmeasured(loaded, site)
+        refuse_unreachable_memory(loaded, site)
     else:
         loaded = replace(loaded, model=_as_begun(loaded.model, begun))
     loaded = replace(loaded, model=loaded.model.model_copy(update={"allocation": split}))

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from gfm_pipeline.campaign.budget_standing import QUANTITIES
 from gfm_pipeline.core.contracts.energy import AUTO, MODEL
 from gfm_pipeline.core.contracts.policies import STOPPING, make_policy
+from gfm_pipeline.engine.decisions.estimates import CHECKPOINT_BYTES
 from gfm_pipeline.engine.stages.search_size import rung_counts
+from gfm_pipeline.search.space import Choice
 from gfm_pipeline.search.stopping import StoppingPolicy
 from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.load import LoadedWorkflow
@@ -17,6 +19,8 @@ from gfm_pipeline.workflow.schema import WorkflowModel
 
 MOST_CANDIDATES = 10**6
 MOST_REDUCTION, LEAST_REDUCTION = 3.0, 1.001
+PROCESS_GB = 0.2  # of a process that has imported PyTorch for CPUs
+FEWEST_PARAMETERS = 1  # of a model, in units of layers x hidden^2: less than any architecture has
 UNDEMANDING = 1.0 + 1e-9  # a reduction that stops nobody
 
 
@@ -201,6 +205,41 @@ def refuse_unmeasured(loaded: LoadedWorkflow, site: SiteModel) -> None:
         "Set site.energy.node_watts or site.energy.core_watts (kWh is then modelled where no counter is found, and "
         "labelled so), or site.energy.source.",
     )
+
+
+def refuse_unreachable_memory(loaded: LoadedWorkflow, site: SiteModel) -> None:
+    """Refuse a limit of memory that not even the smallest candidate of the space can keep.
+
+    Raises
+    ------
+    WorkflowError
+        With the key, its line, and the fix.
+    """
+    limit, on_gpu = loaded.model.search.max_memory_gb, bool(site.node.gpus)
+    if limit is None:
+        return
+    least = _least_memory_gb(loaded.model) if on_gpu else max(PROCESS_GB, _least_memory_gb(loaded.model))
+    if limit < least:
+        why = (
+            "the smallest model, with its average and the moments of its optimiser,"
+            if least > PROCESS_GB or on_gpu
+            else "a process with PyTorch, before it has a model,"
+        )
+        raise loaded.error(
+            ("search", "max_memory_gb"),
+            f"search.max_memory_gb is {limit:g}, which no candidate can keep: {why} takes {least:.2g} GB per rank.",
+            f"Set search.max_memory_gb to more than {least:.2g}, to what a rank has, or to null.",
+        )
+
+
+def _least_memory_gb(workflow: WorkflowModel) -> float:
+    """Return a lower bound of the memory of any candidate (GB)."""
+    space = workflow.search.space.compile()
+    sides = []
+    for name in ("layers", "hidden"):
+        dimensions = [space.shared[name], *(own[name] for own in space.own.values() if name in own)]
+        sides.append(min(min(d.values) if isinstance(d, Choice) else d.low for d in dimensions))
+    return float(FEWEST_PARAMETERS * sides[0] * sides[1] ** 2 * CHECKPOINT_BYTES / 1e9)
 
 
 CHECKS: tuple[Callable[[WorkflowModel], Iterator[Contradiction]], ...] = (

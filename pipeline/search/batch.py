@@ -18,7 +18,7 @@ from gfm_pipeline.search.design import balanced_design, untried
 from gfm_pipeline.search.encoding import Encoding, new_rows, row_keys
 from gfm_pipeline.search.proposer import Observation, ProposalMethod
 from gfm_pipeline.search.space import SearchSpace
-from gfm_pipeline.search.surrogate import Surrogate
+from gfm_pipeline.search.surrogate import Surrogate, SurrogateModel
 
 POOL, PER_POINT = 4096, 4  # rows of the pool: minimum, and number per point of the batch
 SLICE = 64  # rows that a point scores
@@ -59,11 +59,12 @@ class BatchUCB(ProposalMethod):
             return encoding.decode(balanced_design(encoding, n, tried, rng))
         rows = encoding.encode([t.settings for t in observations])
         objectives = np.array([np.nan if t.objective is None else t.objective for t in observations], float)
-        surrogate = Surrogate(encoding, rows, objectives, rng)
-        pool = self._pool(encoding, surrogate, n, rng)
+        surrogate = self.fitted(encoding, rows, objectives, rng)
+        exploration = self.exploration_after(len(rows))
+        pool = self._pool(encoding, surrogate, n, rng, exploration)
         tried = np.vstack([tried, new_rows(rows, row_keys(tried))])  # ``taken`` lacks results of another search
         pool = new_rows(pool[encoding.allowed(pool)], row_keys(tried))
-        chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng) if len(pool) else pool
+        chosen = self._choose(encoding, surrogate, pool, min(n, len(pool)), rng, exploration) if len(pool) else pool
         if len(chosen) < n:  # the pool had too few new rows: a small space
             chosen = np.vstack([chosen, untried(encoding, n - len(chosen), np.vstack([tried, chosen]), rng)])
         return encoding.decode(chosen)
@@ -73,7 +74,19 @@ class BatchUCB(ProposalMethod):
         encoding = Encoding(space)
         return encoding.decode(balanced_design(encoding, n, encoding.encode([]), np.random.default_rng((seed, 0x5EED))))
 
-    def _pool(self, encoding: Encoding, surrogate: Surrogate, n: int, rng: np.random.Generator) -> np.ndarray:
+    def fitted(
+        self, encoding: Encoding, rows: np.ndarray, objectives: np.ndarray, rng: np.random.Generator
+    ) -> SurrogateModel:
+        """Return the surrogate, fitted to results."""
+        return Surrogate(encoding, rows, objectives, rng)
+
+    def exploration_after(self, results: int) -> float:  # noqa: ARG002 - a subclass may explore less with more results
+        """Return the mean exploration weight after a number of results."""
+        return self.exploration
+
+    def _pool(
+        self, encoding: Encoding, surrogate: SurrogateModel, n: int, rng: np.random.Generator, exploration: float
+    ) -> np.ndarray:
         """Return rows to choose from: even draws, and generations of mutations of the elite."""
         size = max(POOL, PER_POINT * n)
         pool = encoding.sample(int(EVEN * size), rng)
@@ -83,7 +96,7 @@ class BatchUCB(ProposalMethod):
             bred = self._bred(encoding, parents, acquisition, (size - int(EVEN * size)) // GENERATIONS, rng)
             mean, spread = surrogate(bred)
             pool, parents = np.vstack([pool, bred]), np.vstack([parents, bred])
-            acquisition = np.concatenate([acquisition, mean - self.exploration * rng.random(len(bred)) * spread])
+            acquisition = np.concatenate([acquisition, mean - exploration * rng.random(len(bred)) * spread])
         return pool
 
     def _bred(
@@ -99,11 +112,17 @@ class BatchUCB(ProposalMethod):
         return np.vstack([mutations(encoding, rows[g], k, rng) for g, k in zip([elite, *groups], sizes, strict=True)])
 
     def _choose(
-        self, encoding: Encoding, surrogate: Surrogate, pool: np.ndarray, n: int, rng: np.random.Generator
+        self,
+        encoding: Encoding,
+        surrogate: SurrogateModel,
+        pool: np.ndarray,
+        n: int,
+        rng: np.random.Generator,
+        exploration: float,
     ) -> np.ndarray:
         """Return ``n`` rows of the pool, each the best free row of its slice."""
         mean, spread = surrogate(pool)
-        weights = rng.exponential(self.exploration, n)
+        weights = rng.exponential(exploration, n)
         slices = rng.integers(0, len(pool), (n, SLICE))
         algorithms = encoding.algorithm(pool)
         members = [np.flatnonzero(algorithms == a) for a in range(len(encoding.space.algorithms))]

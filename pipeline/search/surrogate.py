@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,15 @@ LARGEST_LEAF, PER_LEAF = 5, 64  # results per leaf: more results average out noi
 MAX_FIT = 10_000  # fitted results: the best ones, and an even draw of the others
 _RIDGES = 10.0 ** np.arange(-6, 3.0)
 _FLOOR = 0.02  # weight of a bad result in the trend
+
+
+class SurrogateModel(Protocol):
+    """A model of the objective; ``rows`` are the results that it was fitted to, shape (results, columns)."""
+
+    rows: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the standard deviation at rows, shape (rows,) each."""
 
 
 class Surrogate:
@@ -50,7 +59,7 @@ class Surrogate:
             rows, values = rows[kept], values[kept]
         self.trend = Trend(encoding, rows, values)
         rest = values - self.trend(rows)
-        with _quiet():
+        with quiet():
             with without_module("mpi4py"), unchanged_root_logger():
                 from deephyper.skopt.learning import ExtraTreesRegressor
             self._forest: Any = ExtraTreesRegressor(
@@ -65,7 +74,7 @@ class Surrogate:
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the standard deviation over the trees, shape (rows,) each."""
-        with _quiet():
+        with quiet():
             mean, _, spread = self._forest.predict(
                 self._encoding.features(rows), return_std=True, disentangled_std=True
             )
@@ -151,7 +160,7 @@ def bounded(objectives: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress the warnings of DeepHyper and scikit-learn about each other's deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

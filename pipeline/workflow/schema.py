@@ -35,7 +35,7 @@ Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-ucb")
+PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-gp")
 
 
 class DataModel(Strict):
@@ -104,8 +104,8 @@ class SearchModel(Strict):
     )
     proposals: ProposalChoice = Field(
         default=PROPOSALS_OF_NEW,
-        description="Method that proposes candidates: batch-ucb, deephyper, or random. Campaigns that started "
-        "without this key keep their method.",
+        description="Method that proposes candidates: batch-gp, batch-ucb, deephyper, or random. Campaigns that "
+        "started without this key keep their method.",
     )
     objective: Objectives = Field(
         default=["error"],

@@ -195,7 +195,7 @@ def test_it_keeps_the_proposals_it_began_with(recorded):
     assert method(workflow, "search.proposals=random") == "random"
     shutil.move(recorded / "campaign", recorded / "elsewhere")  # a new campaign of the same file
     one = "converge.members=1"  # a new search of two candidates has one survivor
-    assert method(workflow, one) == "batch-ucb"
+    assert method(workflow, one) == "batch-gp"
     assert not in_waves(workflow, one)
     assert cap(workflow, one) is None
 

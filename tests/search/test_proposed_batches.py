@@ -19,6 +19,7 @@ from gfm_pipeline.core.processes import started
 from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.batch import BatchUCB
 from gfm_pipeline.search.encoding import Encoding, row_keys
+from gfm_pipeline.search.gaussian import MOST_RESULTS, BatchGP, GaussianProcess
 from gfm_pipeline.search.proposal_process import ProposalProcess, Question
 from gfm_pipeline.search.proposer import Observation, RandomSampling
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
@@ -159,6 +160,44 @@ def test_the_trend_is_trusted_as_far_as_it_is_there():
     assert errors[0] < 0.2 * errors[1]
 
 
+def test_a_gaussian_process_learns_from_few_results_what_trees_do_not():
+    rng = np.random.default_rng(5)
+    rows, other = ENCODING.sample(60, rng), ENCODING.sample(200, rng)
+    told, truth = (np.array([loss(s) for s in ENCODING.decode(r)]) for r in (rows, other))
+    told[7] = np.nan  # failed
+    mean, spread = GaussianProcess(ENCODING, rows, told)(other)
+    forest, _ = Surrogate(ENCODING, rows, told, rng)(other)
+    assert np.abs(mean - truth).mean() < 0.8 * np.abs(forest - truth).mean()
+    assert (spread > 0).all()
+    near = GaussianProcess(ENCODING, rows, told)(rows)[1]
+    assert near.mean() < 0.5 * spread.mean()  # surer where results are
+
+
+def test_a_search_by_a_gaussian_process_beats_the_forest_with_few_results():
+    def best(method):
+        return np.mean([min(loss(s) for s in searched(method, seed)) for seed in range(3)])
+
+    def searched(method, seed):
+        taken = method.first_design(SPACE, 8, seed)
+        for wave in range(4):
+            told = [Observation(s, loss(s)) for s in taken]
+            taken += method.propose(SPACE, told, taken, 8, 100 * seed + wave)
+        assert len({key(s) for s in taken}) == len(taken)
+        return taken
+
+    assert best(BatchGP()) < 0.7 * best(BatchUCB())
+
+
+def test_many_results_are_told_to_the_forest_and_explored_less():
+    rng = np.random.default_rng(6)
+    rows = ENCODING.sample(MOST_RESULTS + 1, rng)
+    values = np.array([loss(s) for s in ENCODING.decode(rows)])
+    method = BatchGP(exploration=2.0)
+    assert isinstance(method.fitted(ENCODING, rows, values, rng), Surrogate)
+    assert isinstance(method.fitted(ENCODING, rows[:20], values[:20], rng), GaussianProcess)
+    assert [method.exploration_after(n) for n in (1, 256, 1024)] == [2.0, 2.0, 1.0]
+
+
 @pytest.fixture
 def process():
     made = ProposalProcess()
@@ -177,6 +216,8 @@ def test_another_process_answers_as_this_one_would(process):
     assert future.result() == question(told=2500).answer()
     pid = process.pid
     assert process.submit(question(5)).result() == question(5).answer()
+    gaussian = default_choice(PROPOSALS, "batch-gp")
+    assert process.submit(question(5, gaussian)).result() == question(5, gaussian).answer()
     assert process.pid == pid  # one process for all of them
 
 
