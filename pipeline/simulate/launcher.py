@@ -38,7 +38,7 @@ class PlacedTask:
 
 
 @dataclass
-class _Launch:
+class _RunningLaunch:
     """A launch that tasks share: its job, folder, nodes, nodes per task, number of tasks at a time, and state."""
 
     job: TaskLaunch
@@ -87,7 +87,7 @@ class SimulatedLauncher:
         self._ready_at: dict[str, float] = {}  # times by size, for started workers
         self._free: dict[SizeClass, deque[str]] = {}  # places on nodes that tasks share
         self._sharing: Counter[str] = Counter()  # tasks on each of them
-        self._launches: dict[Path, _Launch] = {}  # that tasks share
+        self._launches: dict[Path, _RunningLaunch] = {}  # that tasks share
         self._counted_at = -1  # changes of the cluster when the places were counted
 
     def serve(self, wanted: Collection[SizeClass]) -> None:
@@ -180,12 +180,12 @@ class SimulatedLauncher:
         """Start the tasks of a launch. Ranks whose task has ended wait for the next one, until the launch is closed."""
         members = GroupFile.read(folder).members
         nodes = frozenset(node for member in members for node in self._placed[member.folder].nodes)
-        launch = _Launch(job, folder, nodes, len(nodes) / len(members), len(members))
+        launch = _RunningLaunch(job, folder, nodes, len(nodes) / len(members), len(members))
         self._launches[folder] = launch
         for member in members:
             self._join(launch, member)
 
-    def _join(self, launch: _Launch, member: GroupMember, *, later: bool = False) -> None:
+    def _join(self, launch: _RunningLaunch, member: GroupMember, *, later: bool = False) -> None:
         """Start a task of a launch; ``later``: in the place of an ended one."""
         end = partial(self._left, launch, member)
         placed = self._placed[member.folder].nodes
@@ -195,7 +195,9 @@ class SimulatedLauncher:
         launch.latest = max(launch.latest, member.number)
         self._attempts.begin(attempt)
 
-    def _left(self, launch: _Launch, member: GroupMember, attempt: SimulatedAttempt, outcome: SimulatedEnd) -> None:
+    def _left(
+        self, launch: _RunningLaunch, member: GroupMember, attempt: SimulatedAttempt, outcome: SimulatedEnd
+    ) -> None:
         """Record the end of a task as its ranks do, which then look for another one."""
         self._leave_files(attempt.folder, outcome)
         (launch.folder / f"{ENDED_STEM}{member.number}").touch()
@@ -204,7 +206,7 @@ class SimulatedLauncher:
             launch.waits = True
             self._clock.after(0.0 if not launch.running else RANKS_LOOK_SECONDS, partial(self._look, launch))
 
-    def _look(self, launch: _Launch) -> None:
+    def _look(self, launch: _RunningLaunch) -> None:
         """Read the list of tasks for the ranks without a task."""
         launch.waits = False
         if launch.gone:

@@ -80,13 +80,18 @@ def launches_are_right(run: Run, largest: int) -> None:
     finished = run.finished()
     searched = [s for s in run.starts() if s.task.startswith("c")]
     assert members == {s.task for s in searched}
+    complete = 0
     for started in (s for s in searched if (s.task, s.attempt) in finished):
         seen = run.seen(started)
         assert list(started.nodes) == run.nodes_of(started)
-        assert [int(one["RANK"] or 0) for one in seen] == list(range(machine.ranks))
-        masks = [one[machine.mask] for one in seen]
+        # Pretended ranks do not wait for each other, so one that comes late to a place may miss its training.
+        ranks = [int(one["RANK"] or 0) for one in seen]
+        assert set(ranks) <= set(range(machine.ranks))
+        complete += ranks == list(range(machine.ranks))
         slots = [machine.rank_gpus[i : i + machine.ranks] for i in range(0, machine.gpus, machine.ranks)]
-        assert masks in [[str(gpu) for gpu in slot] for slot in slots]
+        masks = [one[machine.mask] for one in seen]
+        assert masks in [[str(slot[rank]) for rank in ranks] for slot in slots]
+    assert complete >= largest
 
 
 def test_trainings_on_parts_of_nodes_share_a_launch_and_outlive_its_death(start, many):
