@@ -145,14 +145,14 @@ class TaskTable:
         gone.
         """
         clock = LivedTime()
-        seen: object = None
+        known: object = None
         polled_at = float("-inf")
         wrapper = WrapperHeartbeat(self._folder / WRAPPER_FILE, WRAPPER_SECONDS, clock(), must_appear=False)
-        while not signals.asked and not wrapper.lost(clock()):
+        while not signals.received_any and not wrapper.lost(clock()):
             if clock() - polled_at >= self._interval:
                 polled_at, version = clock(), _version(self._folder / GROUP_FILE)
-                if version != seen:
-                    seen, group = version, GroupFile.read(self._folder)
+                if version != known:
+                    known, group = version, GroupFile.read(self._folder)
                     found = group.member_of(rank, after)
                     if found is not None or not group.open:
                         return found

@@ -20,16 +20,16 @@ FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Signals:
-    """Stores SIGTERM and SIGUSR1 of this process, for its loop to pass on; ``asked``: there was one."""
+    """Stores SIGTERM and SIGUSR1 of this process, for its loop to pass on; ``received_any``: there was one."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received_any = False
         self._received: list[int] = []
         for number in FORWARDED:
             signal.signal(number, self._keep)
 
     def _keep(self, number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self.received_any = True
         self._received.append(number)
 
     def drain(self) -> Iterator[int]:

@@ -121,7 +121,7 @@ PROPOSALS = Extensions(
         ),
         "batch-gp": PolicyDescription(
             f"{_SEARCH}.gaussian:BatchGP",
-            "as batch-ucb, with a Gaussian process up to 256 results, and with less exploration after more of them",
+            "as batch-ucb, with a Gaussian process up to 256 results, and with less exploration after 1,024",
             "Egele et al., arXiv:2207.00479 (2022)",
             options=_EXPLORATION,
         ),

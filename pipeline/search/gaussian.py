@@ -14,7 +14,7 @@ from gfm_pipeline.search.encoding import Encoding
 from gfm_pipeline.search.surrogate import Surrogate, SurrogateModel, bounded, quiet
 
 MOST_RESULTS = 256  # of the Gaussian process
-FULL_EXPLORATION = 256  # results; beyond that, exploration falls with their square root
+FULL_EXPLORATION = 1024  # results; beyond that, exploration falls with their square root
 _LENGTHS = (0.1, 20.0)  # length scales of features in [0, 1]; a long one means that a feature does not matter
 _NOISE = (1e-4, 1.0)  # variance, as a share of that of the results
 _PART = 2048  # rows per matrix of covariances

@@ -49,7 +49,7 @@ class _RunningLaunch:
     running: set[int] = field(default_factory=set)  # numbers of tasks
     latest: int = -1  # number of the latest task
     open: bool = True
-    seen: tuple[int, int] | None = None  # version of the list of tasks
+    version: tuple[int, int] | None = None  # version of the list of tasks
     waits: bool = False  # whether a look at the list is due
     gone: bool = False
 
@@ -213,8 +213,8 @@ class SimulatedLauncher:
             return
         file = (launch.folder / GROUP_FILE).stat()
         version = file.st_ino, file.st_mtime_ns
-        if version != launch.seen:
-            launch.seen, group = version, GroupFile.read(launch.folder)
+        if version != launch.version:
+            launch.version, group = version, GroupFile.read(launch.folder)
             launch.open, known = group.open, launch.latest
             for member in group.members:
                 if member.number > known:

@@ -195,7 +195,7 @@ def test_many_results_are_told_to_the_forest_and_explored_less():
     method = BatchGP(exploration=2.0)
     assert isinstance(method.fitted(ENCODING, rows, values, rng), Surrogate)
     assert isinstance(method.fitted(ENCODING, rows[:20], values[:20], rng), GaussianProcess)
-    assert [method.exploration_after(n) for n in (1, 256, 1024)] == [2.0, 2.0, 1.0]
+    assert [method.exploration_after(n) for n in (1, 1024, 4096)] == [2.0, 2.0, 1.0]
 
 
 @pytest.fixture
