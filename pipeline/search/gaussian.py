@@ -32,7 +32,7 @@ class BatchGP(BatchUCB):
 
     def exploration_after(self, results: int) -> float:
         """Return less exploration for many results: the surrogate then knows where good candidates are."""
-        return self.exploration * min(1.0, (FULL_EXPLORATION / results) ** 0.5)
+        return float(self.exploration * min(1.0, (FULL_EXPLORATION / results) ** 0.5))
 
 
 class GaussianProcess:
