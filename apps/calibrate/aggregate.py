@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.calibrate.entries import Entries, farthest
+from gfm_pipeline.apps.calibrate.domain import structure_distance
+from gfm_pipeline.apps.calibrate.entries import Entries
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.evaluation import MemberRef
+from gfm_pipeline.core.contracts.evaluation import DomainCalibration, MemberRef
 from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Rank, Target
 from gfm_pipeline.core.errors import DataError
 
@@ -112,16 +113,23 @@ class SplitPredictions:
         """Return the same members with mean and spread by ``weights`` [K], which sum to one."""
         return replace(self, targets={name: found.weighted(weights) for name, found in self.targets.items()})
 
-    def placed(self, weights: Array, threshold: float) -> SplitPredictions:
+    def outside(self, weights: Array, domain: DomainCalibration) -> NDArray[np.bool_] | None:
+        """Return whether each structure [G] is out of domain; None when distances are not known."""
+        if self.distances is None:
+            return None
+        return np.asarray(structure_distance(domain, weights @ self.distances, self.natoms) > 1.0)
+
+    def placed(self, weights: Array, domain: DomainCalibration) -> SplitPredictions:
         """Add the distance of each entry to the training data, in units of the threshold.
 
-        The distance of an atom is the mean over members weighted by ``weights`` [K]; that of a structure is its
-        farthest atom's.
+        The distance of an atom is the mean over members weighted by ``weights`` [K]; that of a structure is
+        `structure_distance`.
         """
         if self.distances is None:
             return self
-        distance = np.asarray(weights @ self.distances / threshold, dtype=np.float64)
-        of_structures = farthest(distance, self.natoms)
+        distance = np.asarray(weights @ self.distances, dtype=np.float64)
+        of_structures = structure_distance(domain, distance, self.natoms)
+        distance = distance / domain.threshold
         return replace(
             self,
             targets={

@@ -287,8 +287,9 @@ def _domains(reports: Mapping[str, DatasetReport]) -> str:
         return ""
     table = _table(("Dataset", "False alarms, nominal", "on the test split"), rows)
     return (
-        "### In or out of domain\n\nA structure is out of domain (`in_domain` is false) when the features of an atom "
-        "are farther from those of the training split than nearly all structures of validation are. Intervals of such "
+        "### In or out of domain\n\nA structure is out of domain (`in_domain` is false) when the features of an atom, "
+        "or of its atoms on average, are farther from those of the training split than in nearly all structures of "
+        "validation. Intervals of such "
         f"structures are wider in proportion, and carry no promise.\n\n{table}"
     )
 

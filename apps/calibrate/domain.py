@@ -3,14 +3,17 @@
 The Mahalanobis distance with a shrunk covariance compares the scalar features of an atom after the last message passing
 layer with those of all atoms of its element in the training split, through stored means and covariances (after Lee et
 al., NeurIPS (2018), and for interatomic potentials Musielewicz et al., Chem. Mater. 36 (2024)). A structure is as far
-as its farthest atom. The threshold is a conformal quantile of the validation split: a structure like those of the
-dataset is farther with a stated probability. The spread of members may be small when all members err. The distance does
-not measure errors, but it grows when the features leave the training data.
+as its farthest atom, or as the mean of its atoms, each in units of its own threshold, whichever is more: a broken bond
+moves one atom far, a high temperature moves all of them a little. The thresholds are a conformal quantile of the
+validation split: a structure like those of the dataset is farther with a stated probability. The spread of members may
+be small when all members err. The distance does not measure errors, but it grows when the features leave the training
+data.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +24,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfm_pipeline.apps.calibrate.entries import averaged, farthest
+from gfm_pipeline.core.contracts.evaluation import DomainCalibration
 from gfm_pipeline.core.errors import DataError
 from gfm_pipeline.models import Potential
 
 Floats = NDArray[np.float64]
 FALSE_ALARMS = 0.01  # share of structures like those of the dataset that are farther than the threshold
+_TINY = 1e-12  # smallest distance whose logarithm is taken
 _RIDGE = 1e-3  # of the mean variance: limits the influence of directions without variance
 
 
@@ -148,6 +154,53 @@ def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
     """
     rank = min(len(distance), math.ceil(round((len(distance) + 1) * (1.0 - false_alarms), 9)))
     return float(np.partition(distance, rank - 1)[rank - 1])
+
+
+def fit_thresholds(distance: Floats, natoms: NDArray[np.int64]) -> DomainCalibration | None:
+    """Return the thresholds from the atoms [N] of the validation structures; None if they are infinite.
+
+    Farthest atom and mean are each divided by the distance that a structure exceeds with half of `FALSE_ALARMS` if the
+    logarithms are normal. The larger quotient has the conformal `threshold`, so both together keep the promise.
+
+    Parameters
+    ----------
+    distance
+        Distances of the atoms of all structures, end to end.
+    natoms
+        Atoms of each structure [G], at least one structure.
+    """
+    both = farthest(distance, natoms), averaged(distance, natoms)
+    if not np.isfinite(both[1]).all():  # elements that the training split lacks
+        return None
+    units = [_exceeded(of_structures, FALSE_ALARMS / 2) for of_structures in both]
+    limit = threshold(np.maximum(both[0] / units[0], both[1] / units[1]))
+    n = len(natoms)
+    return DomainCalibration(limit * units[0], FALSE_ALARMS, n, (n + 1) * FALSE_ALARMS >= 1.0, limit * units[1])
+
+
+def _exceeded(distance: Floats, share: float) -> float:
+    """Return the distance that a share of structures like these [G] exceeds, if its logarithm is normal."""
+    logarithm = np.log(np.maximum(distance, _TINY))
+    factor = statistics.NormalDist().inv_cdf(1.0 - share)
+    return math.exp(float(logarithm.mean()) + factor * float(logarithm.std()))
+
+
+def structure_distance(domain: DomainCalibration, distance: Floats, natoms: NDArray[np.int64]) -> Floats:
+    """Return the distance of each structure [G] to the training data; beyond 1 it is out of domain.
+
+    Parameters
+    ----------
+    domain
+        The thresholds.
+    distance
+        Distances of the atoms of all structures [N], end to end.
+    natoms
+        Atoms of each structure [G].
+    """
+    found = farthest(distance, natoms) / domain.threshold
+    if domain.average is None:
+        return np.asarray(found)
+    return np.maximum(found, averaged(distance, natoms) / domain.average)
 
 
 @contextmanager

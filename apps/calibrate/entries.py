@@ -23,8 +23,8 @@ class Entries:
     size
         Atoms of the structure [n]; None: not known.
     distance
-        Distance to the training data [n], of the atom or of the structure's farthest one, in units of the threshold of
-        the domain; None: not known.
+        Distance to the training data [n], of the atom or of the structure, in units of the threshold of the domain;
+        None: not known.
     element
         Atomic number [n] of entries of atoms; None for structures, or when not known.
     vector
@@ -62,6 +62,12 @@ class Entries:
 
 
 def farthest(distance: Array, natoms: NDArray[np.int64]) -> Array:
-    """Return the distance of the farthest atom of each structure [G]."""
+    """Return the distance of the farthest atom of each structure [G], from those of all atoms [N]."""
     starts = np.cumsum(natoms) - natoms
     return np.maximum.reduceat(distance, starts) if len(natoms) else np.zeros(0)
+
+
+def averaged(distance: Array, natoms: NDArray[np.int64]) -> Array:
+    """Return the mean distance of the atoms of each structure [G], from those of all atoms [N]."""
+    starts = np.cumsum(natoms) - natoms
+    return np.asarray(np.add.reduceat(distance, starts) / natoms) if len(natoms) else np.zeros(0)

@@ -17,9 +17,8 @@ from safetensors.numpy import save_file
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate, domain_file
 from gfm_pipeline.apps.calibrate.card import model_card
 from gfm_pipeline.apps.calibrate.differences import fit_difference
-from gfm_pipeline.apps.calibrate.domain import FALSE_ALARMS, threshold
+from gfm_pipeline.apps.calibrate.domain import fit_thresholds
 from gfm_pipeline.apps.calibrate.ensemble import domain_name
-from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.split_errors import SplitStructures, split_errors
@@ -98,7 +97,7 @@ def _judge(spec: CalibrateSpec, dataset: Dataset, targets: Sequence[Target]) -> 
     test = measured(aggregate(spec.members, name, Split.TEST, targets), measure, targets, shares)
     domain = _domain(validation, test, shares)
     if domain is not None:
-        validation, test = (p.placed(shares, domain[0].threshold) for p in (validation, test))
+        validation, test = (p.placed(shares, domain[0]) for p in (validation, test))
     found = {
         t: evaluate(validation.targets[t], test.targets[t], spec.level, statistics.null_mae(t, Split.TEST), spec.seed)
         for t in test.targets
@@ -143,16 +142,15 @@ def _judge(spec: CalibrateSpec, dataset: Dataset, targets: Sequence[Target]) -> 
 def _domain(
     validation: SplitPredictions, test: SplitPredictions, shares: Array
 ) -> tuple[DomainCalibration, DomainReport] | None:
-    """Return the threshold of the distance, and its test results; None when distances are not known."""
+    """Return the thresholds of the distance, and their test results; None when distances are not known."""
     if validation.distances is None or test.distances is None or not len(validation.natoms):
         return None
-    here, there = (farthest(shares @ p.distances, p.natoms) for p in (validation, test) if p.distances is not None)
-    limit = threshold(here)
-    if not np.isfinite(limit):  # elements of validation outside the sample of the training split
+    found = fit_thresholds(shares @ validation.distances, validation.natoms)
+    if found is None:
         return None
-    enough = (len(here) + 1) * FALSE_ALARMS >= 1.0
-    report = DomainReport(FALSE_ALARMS, float(np.mean(there > limit)) if len(there) else 0.0)
-    return DomainCalibration(limit, FALSE_ALARMS, len(here), enough), report
+    outside = test.outside(shares, found)
+    share = 0.0 if outside is None or not len(outside) else float(np.mean(outside))
+    return found, DomainReport(found.false_alarms, share)
 
 
 def _copy_domains(spec: CalibrateSpec, folder: Path) -> None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gfm_pipeline.apps.calibrate import metrics
 from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, TargetPredictions
 from gfm_pipeline.apps.calibrate.calibrators import halfwidth
-from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.groups import size_class
 from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.dataset import Dataset
@@ -123,9 +122,7 @@ def split_errors(
 
 def _outside(test: SplitPredictions, calibration: DatasetCalibration, shares: Array) -> NDArray[np.bool_] | None:
     """Return whether each structure [G] is out of domain; None if the ensemble cannot tell."""
-    if calibration.domain is None or test.distances is None:
-        return None
-    return np.asarray(farthest(shares @ test.distances, test.natoms) > calibration.domain.threshold)
+    return None if calibration.domain is None else test.outside(shares, calibration.domain)
 
 
 def _domains(

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate
+from gfm_pipeline.apps.calibrate.aggregate import aggregate
 from gfm_pipeline.apps.calibrate.differences import judge_difference
-from gfm_pipeline.apps.calibrate.entries import farthest
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, figure_data, judge
-from gfm_pipeline.apps.calibrate.metrics import Array
 from gfm_pipeline.apps.calibrate.split_errors import SplitStructures, split_errors
 from gfm_pipeline.apps.calibrate.uncertainty import UncertaintyMeasure, measured
 from gfm_pipeline.apps.calibrate.weights import effective_members
@@ -60,9 +58,10 @@ def judge_test_set(
     measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)
     test = measured(aggregate(spec.members, statistics.name, Split.TEST, targets), measure, targets, shares)
     domain = None
-    if calibration.domain is not None and test.distances is not None:
-        domain = _outside(test, shares, calibration.domain.threshold, calibration.domain.false_alarms)
-        test = test.placed(shares, calibration.domain.threshold)
+    outside = None if calibration.domain is None else test.outside(shares, calibration.domain)
+    if calibration.domain is not None and outside is not None:
+        domain = DomainReport(calibration.domain.false_alarms, float(np.mean(outside)))
+        test = test.placed(shares, calibration.domain)
     reports, figures = {}, {}
     for target, found in test.targets.items():
         of_target = calibration.of(target)
@@ -85,8 +84,3 @@ def judge_test_set(
         None if difference is None else judge_difference(difference, test, shares),
     )
     return JudgedSet(report, figures, split_errors(SplitStructures.read(dataset), test, calibration, shares))
-
-
-def _outside(test: SplitPredictions, shares: Array, limit: float, false_alarms: float) -> DomainReport:
-    far = farthest(shares @ np.asarray(test.distances), test.natoms)
-    return DomainReport(false_alarms, float(np.mean(far > limit)))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.calibrators import halfwidth
 from gfm_pipeline.apps.calibrate.differences import separation
+from gfm_pipeline.apps.calibrate.domain import structure_distance
 from gfm_pipeline.apps.calibrate.entries import Entries
-from gfm_pipeline.core.contracts.evaluation import QuantityCalibration
+from gfm_pipeline.core.contracts.evaluation import DomainCalibration, QuantityCalibration
 from gfm_pipeline.core.contracts.targets import Level, Rank, Target
 from gfm_pipeline.models import Potential
 
@@ -37,7 +38,7 @@ class MemberValues:
     features
         Mean features of structures [G, H] of the first member.
     distances
-        Distance of each atom to the training data [N], in units of the threshold; None when not known.
+        Distance of each atom to the training data [N]; None when not known.
     pooled
         Mean features of structures [G, H] of each member.
     rigidity
@@ -50,12 +51,30 @@ class MemberValues:
     pooled: tuple[NDArray[np.float64], ...] = ()
     rigidity: NDArray[np.float64] | None = None
 
-    def apart(self, weights: NDArray[np.float64]) -> tuple[float | None, float]:
-        """Return the distance between two structures, and that of the farther one to the training data."""
+    def far(self, domain: DomainCalibration | None, of_atoms: slice) -> Distances | None:
+        """Return the distances of the structure with some of the atoms; None when not known."""
+        return None if domain is None or self.distances is None else Distances.of(domain, self.distances[of_atoms])
+
+    def apart(self, weights: NDArray[np.float64]) -> float | None:
+        """Return the distance between two structures; None when not known."""
         if self.distances is None:
-            return None, 0.0
+            return None
         first = np.zeros(1, dtype=np.int64)
-        return float(separation(self.pooled, weights, first, first + 1)[0]), float(self.distances.max())
+        return float(separation(self.pooled, weights, first, first + 1)[0])
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances of one structure and its atoms [N] to the training data, in units of the thresholds."""
+
+    structure: float
+    atoms: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, domain: DomainCalibration, distance: NDArray[np.float64]) -> Distances:
+        """Return them from the distances of the atoms [N]."""
+        whole = structure_distance(domain, distance, np.array([len(distance)]))
+        return cls(float(whole[0]), distance / domain.threshold)
 
 
 def interval(
@@ -63,17 +82,17 @@ def interval(
     target: Target,
     atoms: Atoms,
     found: tuple[NDArray[np.float64], NDArray[np.float64]],
-    distances: NDArray[np.float64] | None,
+    distances: Distances | None,
 ) -> NDArray[np.float64]:
-    """Return the half-width of each number of a target, from mean and spread, and distances of the atoms [N]."""
+    """Return the half-width of each number of a target, from mean and spread, and distances."""
     size = len(atoms) if target.per_atom else 1
     mean, spread = (np.asarray(values, dtype=np.float64).reshape(-1) / size for values in found)
     of_atoms = target.level is Level.ATOM
     components = len(spread) // (len(atoms) if of_atoms else 1)
     distance = None
-    if distances is not None:  # ensembles of earlier versions: all atoms have the distance of the farthest one
+    if distances is not None:  # ensembles of earlier versions: all atoms have the distance of the structure
         own = of_atoms and calibration.model is not None
-        distance = np.repeat(distances, components) if own else np.full(len(spread), distances.max())
+        distance = np.repeat(distances.atoms, components) if own else np.full(len(spread), distances.structure)
     element = np.repeat(atoms.numbers.astype(np.int64), components) if of_atoms else None
     sizes = np.full(len(spread), float(len(atoms)))
     entries = Entries(spread, mean, sizes, distance, element, vector=target.rank is Rank.VECTOR)

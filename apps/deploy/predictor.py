@@ -22,7 +22,7 @@ from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyM
 from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.deploy.caveats import assumed_attributes, check_attributes, guessed_reference, unheard_attributes
-from gfm_pipeline.apps.deploy.intervals import MemberValues, WeightedMember, interval
+from gfm_pipeline.apps.deploy.intervals import Distances, MemberValues, WeightedMember, interval
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.properties.attributes import known_attributes
@@ -98,15 +98,14 @@ class Predictor:
         names = [name for name, weight in zip(ensemble.calibration.members, weights, strict=True) if weight > 0.0]
         domains = [ensemble.domains.get((name, chosen)) for name in names]
         self._domains = [domain for domain in domains if domain is not None]
-        known = self._calibration.domain if len(self._domains) == len(names) else None
-        self._threshold = None if known is None else known.threshold
+        self._domain = self._calibration.domain if len(self._domains) == len(names) else None
         self._on_out_of_domain = self._policy(on_out_of_domain)
         self._measure = make_policy(UNCERTAINTIES, ensemble.calibration.uncertainty, UncertaintyMeasure)
 
     def _policy(self, name: str) -> OutOfDomain:
         if name not in set(OutOfDomain):
             raise ModelError(f"on_out_of_domain is {name!r}.", f"Use one of: {', '.join(OutOfDomain)}.")
-        if name != OutOfDomain.ANSWER and self._threshold is None:
+        if name != OutOfDomain.ANSWER and self._domain is None:
             raise ModelError(
                 "The ensemble knows no distance to its training data, so it cannot tell what is unlike them.",
                 "Calibrate it with this version, or leave on_out_of_domain out.",
@@ -126,7 +125,7 @@ class Predictor:
     @property
     def tells_domain(self) -> bool:
         """Whether results include if a structure is like the training data."""
-        return self._threshold is not None
+        return self._domain is not None
 
     @property
     def outside(self) -> str:
@@ -153,7 +152,7 @@ class Predictor:
         found = {f"{target.name}{suffix}": target.level for target in self.targets for suffix in suffixes}
         if "energy" in found:
             found |= {"free_energy": Level.GRAPH, _ENERGIES.name: Level.ATOM, f"{_ENERGIES.name}_std": Level.ATOM}
-        if self._threshold is not None:
+        if self._domain is not None:
             found |= {"distance": Level.GRAPH, "in_domain": Level.GRAPH, "distances": Level.ATOM}
         return found
 
@@ -189,12 +188,13 @@ class Predictor:
         ``NAME_interval``: a number, or an array [..., 3] or [N, ...] by rank and level. ``free_energy`` equals the
         energy, and ``energies`` [N] are the contributions of atoms, which sum to it. ``distances`` [N] are the
         distances of atoms to the training data, in units of the distance that structures like those of the dataset
-        exceed with a stated probability (``DomainCalibration``); ``distance`` is the largest, and ``in_domain`` whether
-        it is 1 or less. Beyond it, intervals are wider in proportion. With ``stress``, the results include ``stress``
-        [3, 3] (eV/Angstrom^3, positive under tension) even if it is not a target: the derivative of the energy with
-        respect to strain, NaN without three periodic directions. With ``features``, ``features`` [H] are the scalar
-        features of the first member after its last layer, averaged over the atoms. ``warnings`` are sentences. If they
-        include that a reference energy is a guess, the energy's interval is infinite.
+        exceed with a stated probability (``DomainCalibration``). ``distance`` is the largest of them, or the mean in
+        units of its own limit if that is more, and ``in_domain`` whether it is 1 or less. Beyond it, intervals are
+        wider in proportion. With ``stress``, the results include ``stress`` [3, 3] (eV/Angstrom^3, positive under
+        tension) even if it is not a target: the derivative of the energy with respect to strain, NaN without three
+        periodic directions. With ``features``, ``features`` [H] are the scalar features of the first member after its
+        last layer, averaged over the atoms. ``warnings`` are sentences. If they include that a reference energy is a
+        guess, the energy's interval is infinite.
 
         Raises
         ------
@@ -207,23 +207,23 @@ class Predictor:
         if ENERGY.name in self._names:
             targets.append(_ENERGIES)
         given = self._members_values(structures, targets, stress=stress)
-        values, distances = given.values, given.distances
+        values = given.values
         ends = np.cumsum([len(atoms) for atoms in structures])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
             parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
             rigid = None if given.rigidity is None else given.rigidity[:, number]
-            results.append(self._result(atoms, parts, None if distances is None else distances[of_atoms], rigid))
+            results.append(self._result(atoms, parts, given.far(self._domain, of_atoms), rigid))
             if features:
                 results[-1]["features"] = given.features[number]
             self._refuse(results[-1].get("distance", 0.0))
         return results
 
-    def _refuse(self, farthest: float) -> None:
-        """Refuse a structure whose farthest atom is beyond the threshold, if requested."""
-        if self._on_out_of_domain is OutOfDomain.REFUSE and farthest > 1.0:
-            raise ModelError(self.outside, f"Its farthest atom is {farthest:.3g} times as far as the threshold.")
+    def _refuse(self, distance: float) -> None:
+        """Refuse a structure that is beyond the threshold, if requested."""
+        if self._on_out_of_domain is OutOfDomain.REFUSE and distance > 1.0:
+            raise ModelError(self.outside, f"It is {distance:.3g} times as far as the threshold.")
 
     def _members_values(self, structures: Sequence[Atoms], targets: Sequence[Target], *, stress: bool) -> MemberValues:
         """Return the results of the members for structures."""
@@ -248,10 +248,10 @@ class Predictor:
         values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
         averaged = pooled(features[0], natoms) if features else np.zeros((len(natoms), 0))
-        if self._threshold is None:
+        if self._domain is None:
             return MemberValues(values, averaged)
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
-        distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white]) / self._threshold
+        distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white])
         both = zip(self._domains, inputs, strict=False)  # inputs are recorded only if needed
         rigid = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
         known = np.stack(rigid) if self._measure.needs_rigidity and len(rigid) == len(self._weights) else None
@@ -279,7 +279,9 @@ class Predictor:
                 "Give structures of proportional compositions, and a model of energies.",
             )
         given = self._members_values([first, second], [t for t in self.targets if t.name == "energy"], stress=False)
-        apart, outside = given.apart(self._weights)
+        apart = given.apart(self._weights)
+        both = (given.far(self._domain, of_atoms) for of_atoms in (slice(len(first)), slice(len(first), None)))
+        outside = max((far.structure for far in both if far is not None), default=0.0)
         self._refuse(outside)
         per_atom = given.values["energy"] / np.array([len(first), len(second)])
         mean, spread = (float(x) for x in mean_and_spread(per_atom[:, 0] - per_atom[:, 1], self._weights))
@@ -294,7 +296,7 @@ class Predictor:
         self,
         atoms: Atoms,
         parts: dict[Target, NDArray[np.float64]],
-        distances: NDArray[np.float64] | None,
+        distances: Distances | None,
         rigid: NDArray[np.float64] | None,
     ) -> dict[str, Any]:
         """Return the results of one structure from the values of the members [K, ...]."""
@@ -317,9 +319,9 @@ class Predictor:
         if "energy" in result:
             result["free_energy"] = result["energy"]
         if distances is not None:
-            farthest = float(distances.max())
-            result |= {"distance": farthest, "in_domain": farthest <= 1.0, "distances": distances}
-            if farthest > 1.0 and self._on_out_of_domain is OutOfDomain.WARN:
+            far = distances.structure
+            result |= {"distance": far, "in_domain": far <= 1.0, "distances": distances.atoms}
+            if far > 1.0 and self._on_out_of_domain is OutOfDomain.WARN:
                 result["warnings"] = (*sentences, self.outside)
         return result
 

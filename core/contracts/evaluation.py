@@ -277,15 +277,18 @@ class QuantityCalibration:
 
 @dataclass(frozen=True)
 class DomainCalibration:
-    """The distance beyond which a structure is unlike the training data, from ``n`` structures of validation.
+    """The distances beyond which a structure is unlike the training data, from ``n`` structures of validation.
 
-    A structure like those of the dataset is beyond it with probability ``false_alarms`` at most, if ``guaranteed``.
+    ``threshold`` is the limit for its farthest atom, ``average`` the one for the mean over its atoms (None, in records
+    of earlier versions: no limit). A structure like those of the dataset is beyond one of them with probability
+    ``false_alarms`` at most, if ``guaranteed``.
     """
 
     threshold: float
     false_alarms: float
     n: int
     guaranteed: bool
+    average: float | None = None
 
 
 @dataclass(frozen=True)

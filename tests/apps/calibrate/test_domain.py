@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, recorded_features, threshold
+from gfm_pipeline.apps.calibrate.domain import (
+    Domain,
+    FeatureMoments,
+    InOrder,
+    fit_thresholds,
+    recorded_features,
+    structure_distance,
+    threshold,
+)
 from gfm_pipeline.apps.calibrate.entries import farthest
+from gfm_pipeline.core.contracts.evaluation import DomainCalibration
 from gfm_pipeline.models import ModelSpec, Potential
 from gfm_pipeline.models.batch import Batch
 
@@ -65,6 +74,29 @@ def test_the_threshold_keeps_its_promise_and_structures_are_as_far_as_their_fart
     ends = np.cumsum(natoms)
     expected = [distance[end - n : end].max() for n, end in zip(natoms, ends, strict=True)]
     np.testing.assert_array_equal(farthest(distance, natoms), expected)
+
+
+def test_one_far_atom_and_all_atoms_a_little_farther_are_both_out_of_domain() -> None:
+    rng = np.random.default_rng(1)
+    natoms = np.full(500, 30)
+
+    def lengths(scale: float = 1.0) -> np.ndarray:  # of the features of atoms; a structure has its own temperature
+        warm = np.repeat(scale * np.exp(0.05 * rng.normal(size=500)), 30)
+        return warm * np.linalg.norm(rng.normal(size=(15000, 4)), axis=1)
+
+    found = fit_thresholds(lengths(), natoms)
+    assert found.guaranteed
+    alarms = [np.mean(structure_distance(found, lengths(), natoms) > 1.0) for _ in range(20)]
+    assert 0.001 < np.mean(alarms) < 0.02  # of structures that the thresholds have not seen
+    broken = lengths()
+    broken[::30] = 2.0 * found.threshold
+    far = structure_distance(found, broken, natoms)
+    assert (far >= 2.0).all()
+    warm = lengths(1.35)
+    only_farthest = DomainCalibration(found.threshold, found.false_alarms, found.n, guaranteed=True)
+    assert np.mean(structure_distance(only_farthest, warm, natoms) > 1.0) < 0.7  # as in earlier versions
+    assert np.mean(structure_distance(found, warm, natoms) > 1.0) > 0.95
+    assert fit_thresholds(np.array([1.0, np.inf]), np.array([1, 1])) is None
 
 
 def test_features_are_recorded_batch_by_batch_and_only_meanwhile() -> None:

@@ -103,7 +103,7 @@ def test_structures_unlike_the_training_data_are_flagged_wherever_the_ensemble_i
         near, far = Predictor(open_ensemble(path), "wet").predict([inside, outside])
         assert near["in_domain"]
         assert not far["in_domain"]
-        assert far["distance"] == far["distances"].max() > 1.0
+        assert far["distance"] >= far["distances"].max() > 1.0
         plain = replace(open_ensemble(path), domains={})
         (without,) = Predictor(plain, "wet").predict([outside])
         assert "in_domain" not in without
