@@ -46,7 +46,9 @@ class Geometry:
         of_edge = symmetric.index_select(0, batch.graph.index_select(0, batch.edge_dst))
         return cls(vec + torch.bmm(vec.unsqueeze(1), of_edge).squeeze(1), pos if moved else None, strain)
 
-    def derivatives(self, energy: Tensor, batch: Batch, *, create_graph: bool) -> dict[Origin, Tensor]:
+    def derivatives(
+        self, energy: Tensor, batch: Batch, *, create_graph: bool, retain_graph: bool | None = None
+    ) -> dict[Origin, Tensor]:
         """Return the requested forces [N, 3] (eV/Angstrom) and stresses [G, 3, 3] (eV/Angstrom^3).
 
         Parameters
@@ -56,11 +58,15 @@ class Geometry:
         batch
             Its cells determine the volumes; structures without three periodic directions have NaN.
         create_graph
-            Keep the graph for a backward pass.
+            Keep the graph for a backward pass through the derivatives.
+        retain_graph
+            Keep the graph of the energy for further derivatives; None: as ``create_graph``.
         """
         by = {Origin.GRADIENT: self.pos, Origin.STRAIN: self.strain}
         sources = {origin: tensor for origin, tensor in by.items() if tensor is not None}
-        gradients = torch.autograd.grad(energy, list(sources.values()), create_graph=create_graph)
+        gradients = torch.autograd.grad(
+            energy, list(sources.values()), retain_graph=retain_graph, create_graph=create_graph
+        )
         slopes = dict(zip(sources, gradients, strict=True))
         found = {}
         if Origin.GRADIENT in slopes:

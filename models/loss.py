@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from gfm_pipeline.core.contracts.extensions import imported
 from gfm_pipeline.core.contracts.optimisation.losses import LOSSES, TargetLoss, target_losses
 from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings, Weighting
-from gfm_pipeline.core.contracts.targets import DEFAULT, Level, Target
+from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.potential import Prediction
+from gfm_pipeline.models.shallow_ensemble import DEVIATIONS, crps_gain
 
 LossFunction = Callable[[Tensor, Tensor | None, float], Tensor]
 
@@ -111,6 +112,8 @@ class MultitaskLoss(nn.Module):
             terms[target.name] = rows.sum() / count
             weighted = self._weighted(target, rows, missing, batch, done)
             weighted = terms[target.name] * weighted if isinstance(weighted, float) else weighted.sum() / count
+            if target == ENERGY and DEVIATIONS in prediction.values:
+                weighted = weighted + self._shallow(prediction, missing, batch).sum() / count
             total = weighted if total is None else total + weighted
         if total is None:
             raise ModelError("A loss needs at least one target.")
@@ -137,6 +140,17 @@ class MultitaskLoss(nn.Module):
         rows = rows.masked_fill(missing, 0.0)  # whatever the value of a loss at zero error
         weight = batch.weights.get(target.name)
         return rows if weight is None else rows * self._of_rows(target, weight, batch), missing
+
+    def _shallow(self, prediction: Prediction, missing: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of a shallow ensemble for each structure; it changes the deviations only."""
+        if ENERGY.name not in batch.labels:
+            return torch.zeros_like(prediction.energy)
+        scale = self.get_buffer(f"scale_{ENERGY.name}").index_select(0, batch.dataset)
+        unit = 1.0 / (scale * batch.natoms.to(scale.dtype))
+        error = (prediction.energy.detach() - batch.labels[ENERGY.name]).masked_fill(missing, 0.0) * unit
+        gain = crps_gain(error, prediction.values[DEVIATIONS] * unit.unsqueeze(1)).masked_fill(missing, 0.0)
+        weight = batch.weights.get(ENERGY.name)
+        return gain if weight is None else gain * weight
 
     def _losses(self, name: str, error: Tensor, unit: Tensor, scale: Tensor | None) -> Tensor:
         function, delta = self.functions[name], self.settings.huber_delta

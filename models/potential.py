@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from gfm_pipeline.models.layers import scatter_sum
 from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features, ScalarHead
 from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.repulsion import Repulsion
+from gfm_pipeline.models.shallow_ensemble import DEVIATIONS
+from gfm_pipeline.models.shallow_ensemble import spreads as shallow_spreads
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 _PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets
@@ -33,9 +35,14 @@ _FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vector
 
 @dataclass(frozen=True)
 class Prediction:
-    """Values by target, relative to their references: of structures [G, ...] or of atoms [N, ...]."""
+    """Values by target, relative to their references: of structures [G, ...] or of atoms [N, ...].
+
+    ``spreads`` are standard deviations over a shallow ensemble, by name of a target, if requested; the model has none
+    for targets without an entry.
+    """
 
     values: Mapping[str, Tensor]
+    spreads: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def energy(self) -> Tensor:
@@ -111,6 +118,13 @@ class Potential(nn.Module):
 
     def _head(self, target: Target) -> nn.Module:
         own = self.representation.energy_head()
+        if own is not None and self.spec.shallow_ensemble > 1:
+            raise ModelError(
+                f"{self.spec.algorithm} gives energies, and no features for a shallow ensemble.",
+                "Leave shallow_ensemble out, or choose another algorithm.",
+            )
+        if own is None and target == ENERGY:
+            return ScalarHead(self.spec.hidden, self.spec.n_datasets, shallow=self.spec.shallow_ensemble)
         if own is None and target.constraint is Constraint.TOTAL_CHARGE:
             return ScalarHead(self.spec.hidden, self.spec.n_datasets, offset=False)
         if own is None:
@@ -122,7 +136,9 @@ class Potential(nn.Module):
             )
         return own
 
-    def forward(self, batch: Batch, training: bool = False, *, stress: bool = False) -> Prediction:
+    def forward(
+        self, batch: Batch, training: bool = False, *, stress: bool = False, spreads: bool = False
+    ) -> Prediction:
         """Predict a batch.
 
         Parameters
@@ -133,6 +149,8 @@ class Potential(nn.Module):
             Keep the graph for a backward pass through all predictions. Otherwise the result is detached.
         stress
             Also predict the stress where it is not a target.
+        spreads
+            Also give the spreads of a shallow ensemble of K last layers, for K more backward passes; not in training.
 
         Raises
         ------
@@ -156,8 +174,11 @@ class Potential(nn.Module):
             geometry = Geometry.of(batch, moved=Origin.GRADIENT in origins, strained=Origin.STRAIN in origins)
             if not training:  # ingest has already checked labelled structures
                 check_batch(batch, geometry.vec.detach(), self.spec.elements)
-            values = self._values(batch, geometry, derived, create_graph=training)
-        return Prediction(values if training else {name: value.detach() for name, value in values.items()})
+            found: dict[str, Tensor] | None = {} if spreads and not training else None
+            values = self._values(batch, geometry, derived, create_graph=training, spreads=found)
+        if training:
+            return Prediction(values)
+        return Prediction({name: value.detach() for name, value in values.items()}, found or {})
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,18 +211,41 @@ class Potential(nn.Module):
         return self._values(batch, Geometry.at(batch, pos, strain, moved=moved), derived, create_graph=True)
 
     def _values(
-        self, batch: Batch, geometry: Geometry, derived: tuple[Target, ...], *, create_graph: bool
+        self,
+        batch: Batch,
+        geometry: Geometry,
+        derived: tuple[Target, ...],
+        *,
+        create_graph: bool,
+        spreads: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the values of all targets: first those of heads, then derivatives."""
-        values = self._predict(batch, geometry)
+        """Return the values of all targets: first those of heads, then derivatives; fill ``spreads`` if given."""
+        values = self._predict(batch, geometry, learning=create_graph)
+        if spreads is not None and DEVIATIONS in values:
+            spreads |= shallow_spreads(values[DEVIATIONS], geometry, batch, derived)
         if derived:
             found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=create_graph)
             values |= {t.name: found[t.origin] for t in derived}
         return values
 
-    def _predict(self, batch: Batch, geometry: Geometry) -> dict[str, Tensor]:
-        """Return the values of all targets that have a head."""
-        return self._heads(batch, geometry, *self._features(batch, geometry))
+    def _predict(self, batch: Batch, geometry: Geometry, *, learning: bool = False) -> dict[str, Tensor]:
+        """Return the values of all targets that have a head, and the deviations of a shallow ensemble.
+
+        Deviations that are ``learning`` have no gradient to the trunk.
+        """
+        features, vec = self._features(batch, geometry)
+        values = self._heads(batch, geometry, features, vec)
+        if self.spec.shallow_ensemble > 1 and ENERGY.name in values:
+            values[DEVIATIONS] = self._deviations(features, batch, learning=learning)
+        return values
+
+    def _deviations(self, features: Features, batch: Batch, *, learning: bool) -> Tensor:
+        """Return the energies of the last layers of a shallow ensemble less their mean [G, K], eV."""
+        head = self.get_submodule(part_name(ENERGY))
+        of_atoms = head.deviations(features, batch.dataset.index_select(0, batch.graph), learning=learning)  # type: ignore[operator]
+        of_structures = scatter_sum(of_atoms.to(batch.pos.dtype), batch.graph, batch.natoms.shape[0])
+        unit = self._unit(ENERGY, batch.dataset)
+        return of_structures * (unit.unsqueeze(1) if isinstance(unit, Tensor) else unit)
 
     def features_and_heads(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return features [N, H], vectors of edges [E, 3], and the values of heads, for a further head outside."""

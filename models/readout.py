@@ -38,14 +38,18 @@ class ScalarHead(nn.Module):
     """One number per atom, from a two-layer network per dataset.
 
     ``offset``: whether the last layer has a bias. A constraint on the sum over all atoms would remove it.
+    ``shallow``: number of last layers, whose mean is the value.
     """
 
-    def __init__(self, hidden: int, n_datasets: int, *, offset: bool = True) -> None:
+    def __init__(self, hidden: int, n_datasets: int, *, offset: bool = True, shallow: int = 1) -> None:
         super().__init__()
         self.weight1 = _stacked(n_datasets, hidden, hidden)
         self.bias1 = nn.Parameter(torch.zeros(n_datasets, 1, hidden))
-        self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)  # start near the references
+        # start near the references
+        self.weight2 = _stacked(n_datasets, hidden, 1, gain=0.1)
         self.bias2 = nn.Parameter(torch.zeros(n_datasets, 1, 1)) if offset else None
+        # a shallow ensemble is stored as mean and deviations, so that all else sees one last layer
+        self.shallow = nn.Parameter(_centred(torch.randn(n_datasets, hidden, shallow))) if shallow > 1 else None
 
     def forward(self, features: Features, head: Tensor) -> Tensor:
         """Return scalars [N] for the dataset ``head`` [N] of each atom."""
@@ -55,6 +59,18 @@ class ScalarHead(nn.Module):
         if value.shape[0] == 1:
             return value.reshape(-1)
         return value.squeeze(2).t().gather(1, head.unsqueeze(1)).squeeze(1)
+
+    def deviations(self, features: Features, head: Tensor, *, learning: bool) -> Tensor:
+        """Return the value of each of K last layers less their mean, for each atom [N, K].
+
+        ``learning``: without a gradient to the layers before.
+        """
+        if self.shallow is None:
+            raise ValueError("this head has a single last layer")
+        hidden = self._hidden(features)
+        centred = self.shallow - self.shallow.mean(2, keepdim=True)
+        of_all = torch.matmul(hidden.detach() if learning else hidden, centred)  # [B, N, K]
+        return of_all.gather(0, head.view(1, -1, 1).expand(1, -1, of_all.shape[2])).squeeze(0)
 
     def last_layer(self, features: Features, head: Tensor) -> Tensor:
         """Return the input of the last linear layer for each atom [N, H] and its dataset ``head`` [N]."""
@@ -68,6 +84,11 @@ class ScalarHead(nn.Module):
 
     def _hidden(self, features: Features) -> Tensor:
         return functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
+
+
+def _centred(drawn: Tensor) -> Tensor:
+    """Return the first deviations of last layers [B, H, K], small as the first last layer."""
+    return 0.1 * (drawn - drawn.mean(2, keepdim=True)) / math.sqrt(drawn.shape[1])
 
 
 class Gate(nn.Module):

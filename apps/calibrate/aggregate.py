@@ -40,6 +40,11 @@ def reference_key(target: str) -> str:
     return f"{target}_reference" if target in _FIRST else f"reference.{target}"
 
 
+def spread_key(target: str) -> str:
+    """Return the name of the array of spreads of a target within a member, its shallow ensemble."""
+    return f"spread.{target}"
+
+
 @dataclass(frozen=True)
 class TargetPredictions:
     """One target of one split: n entries, K members.
@@ -60,6 +65,8 @@ class TargetPredictions:
         Index of the structure, or of the atom, of each entry [n].
     of_atoms
         Whether entries belong to atoms rather than structures.
+    within
+        Spread within each member [K, n], of its shallow ensemble; None when not every member has one.
     """
 
     label: Array
@@ -73,6 +80,7 @@ class TargetPredictions:
     vector: bool = False
     place: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     of_atoms: bool = False
+    within: Array | None = None
 
     @property
     def entries(self) -> Entries:
@@ -229,6 +237,7 @@ def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target
         label, members = label / sizes, members / sizes
     of_atoms = target.level is Level.ATOM
     structures = np.repeat(np.arange(len(natoms)), natoms) if of_atoms else np.arange(len(natoms))
+    within = _within(content, target, natoms)
     components = int(np.prod(target.shape, dtype=np.int64))
     known = np.repeat(np.isfinite(label).reshape(len(label), -1).all(1), components)
     members = members.reshape(len(members), -1)[:, known]
@@ -251,4 +260,18 @@ def _joined(content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target
         vector=target.rank is Rank.VECTOR,
         place=entries(np.arange(len(structures))),
         of_atoms=of_atoms,
+        within=None if within is None else within[:, known],
     )
+
+
+def _within(
+    content: Sequence[Mapping[str, NDArray[np.generic]]], target: Target, natoms: NDArray[np.int64]
+) -> Array | None:
+    """Return the spread within each member [K, ...], per atom where the target is; None if a member has none."""
+    found = [one[spread_key(target.name)].astype(np.float64) for one in content if spread_key(target.name) in one]
+    if len(found) < len(content):
+        return None
+    spread = np.stack(found)
+    if target.per_atom:
+        spread = spread / natoms.reshape(-1, *(1 for _ in target.shape))
+    return spread.reshape(len(spread), -1)

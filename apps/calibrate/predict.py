@@ -22,6 +22,7 @@ from gfm_pipeline.apps.calibrate.aggregate import (
     label_key,
     predictions_file,
     reference_key,
+    spread_key,
     values_key,
 )
 from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, pooled, recorded_features
@@ -55,13 +56,15 @@ def predict_columns(
     device: torch.device = CPU,
     edges: StoredEdges | None = None,
     neighbor_list: NeighborListFn = build_edges,
+    spreads: dict[str, NDArray[np.float64]] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the values of each target of the model, of structures [G, ...] or atoms [N, ...].
 
     References are added in float64: energies are total energies.
 
     The model's weights must be on ``device``. ``edges`` are the stored edges of ``columns`` within the model's cutoff
-    or more; None: ``neighbor_list`` lists them.
+    or more; None: ``neighbor_list`` lists them. ``spreads`` is filled with the spread of each target that has one, if
+    the model has a shallow ensemble.
 
     Raises
     ------
@@ -79,10 +82,13 @@ def predict_columns(
         if task is not None:
             task.check()
             task.report_progress(dataset=dataset, done=place.start, total=len(columns))
-        out = model.potential(batch.to(device))
+        out = model.potential(batch.to(device), spreads=spreads is not None)
         places = {Level.GRAPH: place, Level.ATOM: slice(*columns.offsets[[place.start, place.stop]])}
         for target in model.targets:
             found[target.name][places[target.level]] = out.values[target.name].cpu().double().numpy()
+            if spreads is not None and target.name in out.spreads:
+                of_target = spreads.setdefault(target.name, np.zeros_like(found[target.name]))
+                of_target[places[target.level]] = out.spreads[target.name].cpu().double().numpy()
     for target in model.targets:
         if reference := references.get(target.name):
             found[target.name] += reference_values(columns, reference, target.name, target.level)
@@ -169,8 +175,12 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
         for ref in spec.datasets:
             dataset = Dataset.open(Path(ref.path))
 
-            def values(columns: Columns, edges: StoredEdges | None, name: str = ref.name) -> dict[str, Any]:
-                return predict_columns(model, columns, name, spec.batch_size, task, device, edges, neighbor_list)
+            def values(
+                columns: Columns, edges: StoredEdges | None, spreads: dict[str, Any], name: str = ref.name
+            ) -> dict[str, Any]:
+                return predict_columns(
+                    model, columns, name, spec.batch_size, task, device, edges, neighbor_list, spreads
+                )
 
             domain = _domain(model, dataset, spec, task, neighbor_list)
             if domain is not None:
@@ -182,11 +192,12 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for structures, split in judged:
                 columns, edges = structures.columns(split), structures.edges(split, model.card.spec.cutoff)
                 in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
-                features = recorded_features(model.potential, in_order)
+                features, spreads = recorded_features(model.potential, in_order), {}
                 with features as whitened, recorded_last_layer(model.potential) as inputs:
-                    predicted = values(columns, edges)
+                    predicted = values(columns, edges, spreads)
                 graphs += len(columns)
                 arrays = _arrays(model, columns, ref.name, predicted)
+                arrays |= {spread_key(name): spread for name, spread in spreads.items()}
                 if domain is not None:
                     of_atoms = np.concatenate(whitened) if whitened else np.zeros((0, domain.mean.shape[1]))
                     arrays[DISTANCE_KEY] = np.linalg.norm(of_atoms, axis=1)

@@ -40,12 +40,15 @@ class MemberEvidence:
         Share of each member in the mean [K].
     rigidity
         Rigidity of each value of a structure [K, ...], see `Rigidity`; None when not known.
+    within
+        Spread of the shallow ensemble of each member [K, ...]; None when not every member has one.
     """
 
     target: Target
     members: Array
     weights: Array
     rigidity: Array | None = None
+    within: Array | None = None
 
 
 class UncertaintyMeasure(ABC):
@@ -59,11 +62,15 @@ class UncertaintyMeasure(ABC):
 
 
 class EnsembleSpread(UncertaintyMeasure):
-    """The standard deviation of the members; zero for one member."""
+    """The standard deviation of the members, and within them if they have shallow ensembles; else 0 for one member."""
 
     def spread(self, evidence: MemberEvidence) -> Array:
         """See `UncertaintyMeasure.spread`."""
-        return mean_and_spread(evidence.members, evidence.weights)[1]
+        between = mean_and_spread(evidence.members, evidence.weights)[1]
+        if evidence.within is None:
+            return between
+        within = np.tensordot(evidence.weights, np.square(evidence.within), 1)  # law of total variance
+        return np.asarray(np.sqrt(np.square(between) + within), dtype=np.float64)
 
 
 class LastLayerRigidity(UncertaintyMeasure):
@@ -95,7 +102,7 @@ def measured(
         weighted = split.targets[target.name].weighted(weights)
         rigid = split.rigidity if target.level is Level.GRAPH else None
         evidence = MemberEvidence(
-            target, weighted.members, weights, None if rigid is None else rigid[:, weighted.place]
+            target, weighted.members, weights, None if rigid is None else rigid[:, weighted.place], weighted.within
         )
         found[target.name] = replace(weighted, spread=measure.spread(evidence))
     return replace(split, targets=found)

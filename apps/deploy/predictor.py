@@ -22,7 +22,7 @@ from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyM
 from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.deploy.caveats import assumed_attributes, check_attributes, guessed_reference, unheard_attributes
-from gfm_pipeline.apps.deploy.intervals import Distances, MemberValues, WeightedMember, interval
+from gfm_pipeline.apps.deploy.intervals import Distances, MemberValues, WeightedMember, interval, stacked
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.properties.attributes import known_attributes
@@ -207,14 +207,12 @@ class Predictor:
         if ENERGY.name in self._names:
             targets.append(_ENERGIES)
         given = self._members_values(structures, targets, stress=stress)
-        values = given.values
         ends = np.cumsum([len(atoms) for atoms in structures])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
-            parts = {t: values[t.name][:, number if t.level is Level.GRAPH else of_atoms] for t in targets}
-            rigid = None if given.rigidity is None else given.rigidity[:, number]
-            results.append(self._result(atoms, parts, given.far(self._domain, of_atoms), rigid))
+            parts = [given.evidence(target, self._weights, number, of_atoms) for target in targets]
+            results.append(self._result(atoms, parts, given.far(self._domain, of_atoms)))
             if features:
                 results[-1]["features"] = given.features[number]
             self._refuse(results[-1].get("distance", 0.0))
@@ -233,7 +231,7 @@ class Predictor:
             cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed, self.attributes)
             for cutoff in self._cutoffs
         }
-        found, features, inputs = [], [], []
+        found, spreads, features, inputs = [], [], [], []
         for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
             with (
                 recorded_features(potential) as recorded,
@@ -241,21 +239,23 @@ class Predictor:
                 recorded_atomic_energies(potential) as energies,
             ):
                 batch = _for_head(batches[member.card.spec.cutoff], head)
-                of_member = potential(batch, stress=stress).values
+                of_member = potential(batch, stress=stress, spreads=True)
             features += recorded
             inputs += last
-            found.append({**of_member, **dict(zip([_ENERGIES.name], energies, strict=False))})
-        values = {t.name: np.stack([one[t.name].double().cpu().numpy() for one in found]) for t in targets}
+            spreads.append(of_member.spreads)
+            found.append({**of_member.values, **dict(zip([_ENERGIES.name], energies, strict=False))})
+        values = stacked(found, targets)
+        within = stacked(spreads, [t for t in targets if all(t.name in one for one in spreads)])
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
         averaged = pooled(features[0], natoms) if features else np.zeros((len(natoms), 0))
         if self._domain is None:
-            return MemberValues(values, averaged)
+            return MemberValues(values, averaged, within=within)
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
         distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white])
         both = zip(self._domains, inputs, strict=False)  # inputs are recorded only if needed
         rigid = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
         known = np.stack(rigid) if self._measure.needs_rigidity and len(rigid) == len(self._weights) else None
-        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white), known)
+        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white), known, within)
 
     def _last_layer(self, potential: Potential) -> AbstractContextManager[list[NDArray[np.float64]]]:
         return recorded_last_layer(potential) if self._measure.needs_rigidity else nullcontext([])
@@ -295,20 +295,18 @@ class Predictor:
     def _result(
         self,
         atoms: Atoms,
-        parts: dict[Target, NDArray[np.float64]],
+        parts: Sequence[MemberEvidence],
         distances: Distances | None,
-        rigid: NDArray[np.float64] | None,
     ) -> dict[str, Any]:
-        """Return the results of one structure from the values of the members [K, ...]."""
+        """Return the results of one structure from the values of the members."""
         guess = guessed_reference(atoms, self._calibration.elements, self._undetermined, self.dataset)
         unheard = unheard_attributes(atoms, [member.card for member in self._members], self.dataset)
         sentences = (*(() if guess is None else (guess,)), *unheard)
         result: dict[str, Any] = {"warnings": sentences}
-        for target, members in parts.items():
-            size = len(atoms) if target.per_atom else 1
-            of_structure = None if rigid is None or target.level is not Level.GRAPH else size * rigid
-            mean, _ = mean_and_spread(members, self._weights)
-            spread = self._measure.spread(MemberEvidence(target, members, self._weights, of_structure))
+        for evidence in parts:
+            target = evidence.target
+            mean, _ = mean_and_spread(evidence.members, self._weights)
+            spread = self._measure.spread(evidence)
             entries = {target.name: mean + self.reference(target, atoms), f"{target.name}_std": spread}
             calibration = self._calibration.of(target.name)
             if calibration is not None:

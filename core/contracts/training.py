@@ -93,6 +93,15 @@ class ModelSettings:
             "Attention between all atoms of a structure after message passing; periodic structures do not change.",
         ),
     )
+    shallow_ensemble: int = field(
+        default=1,
+        metadata=declared(
+            ValueKind.WHOLE,
+            "Last layers of energies on one trunk; from 2 on, they give one model a spread of energies and forces.",
+            low=1,
+            high=1024,
+        ),
+    )
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -171,6 +171,7 @@ SETTINGS: dict[str, tuple[Any, str | None]] = {
     "search.space.force_head": ("direct", "search"),
     "search.space.condition_on": ("charge", "search"),
     "search.space.global_attention": (True, "search"),
+    "search.space.shallow_ensemble": (4, "search"),
     "search.space.repulsion": (True, "search"),
     "search.space.per_algorithm": ({"EGNN": {"hidden": [8, 24], "layers": 2}}, "search"),
     "fine_tune": ({"model": BUNDLE, "settings": {"learning_rate": 1e-4}}, "search"),

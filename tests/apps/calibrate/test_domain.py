@@ -81,7 +81,7 @@ def test_one_far_atom_and_all_atoms_a_little_farther_are_both_out_of_domain() ->
     natoms = np.full(500, 30)
 
     def lengths(scale: float = 1.0) -> np.ndarray:  # of the features of atoms; a structure has its own temperature
-        warm = np.repeat(scale * np.exp(0.05 * rng.normal(size=500)), 30)
+        warm = np.repeat(scale * np.exp(0.02 * rng.normal(size=500)), 30)
         return warm * np.linalg.norm(rng.normal(size=(15000, 4)), axis=1)
 
     found = fit_thresholds(lengths(), natoms)
@@ -92,10 +92,10 @@ def test_one_far_atom_and_all_atoms_a_little_farther_are_both_out_of_domain() ->
     broken[::30] = 2.0 * found.threshold
     far = structure_distance(found, broken, natoms)
     assert (far >= 2.0).all()
-    warm = lengths(1.35)
+    warm = lengths(1.4)
     only_farthest = DomainCalibration(found.threshold, found.false_alarms, found.n, guaranteed=True)
-    assert np.mean(structure_distance(only_farthest, warm, natoms) > 1.0) < 0.7  # as in earlier versions
-    assert np.mean(structure_distance(found, warm, natoms) > 1.0) > 0.95
+    assert np.mean(structure_distance(only_farthest, warm, natoms) > 1.0) < 0.8  # as in earlier versions
+    assert np.mean(structure_distance(found, warm, natoms) > 1.0) > 0.9
     assert fit_thresholds(np.array([1.0, np.inf]), np.array([1, 1])) is None
 
 
