@@ -192,7 +192,7 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             for structures, split in judged:
                 columns, edges = structures.columns(split), structures.edges(split, model.card.spec.cutoff)
                 in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
-                features, spreads = recorded_features(model.potential, in_order), {}
+                features, spreads = recorded_features(model.potential, in_order), dict[str, Any]()
                 with features as whitened, recorded_last_layer(model.potential) as inputs:
                     predicted = values(columns, edges, spreads)
                 graphs += len(columns)
