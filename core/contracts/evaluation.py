@@ -153,8 +153,8 @@ class QuantityReport:
 class DomainReport:
     """How well the distance to the training split detects unfamiliar structures, on the test split.
 
-    ``false_alarms`` is the share of structures like those of the dataset that may be beyond the threshold, ``found``
-    the share of the test split that is.
+    At most a share of ``false_alarms`` of structures like those of the dataset is beyond it, and ``found`` of the test
+    split is.
     """
 
     false_alarms: float
@@ -277,11 +277,9 @@ class QuantityCalibration:
 
 @dataclass(frozen=True)
 class DomainCalibration:
-    """The distances beyond which a structure is unlike the training data, from ``n`` structures of validation.
+    """Limits of the distances of the farthest atom and, unless from an earlier version, of the mean, ``average``.
 
-    ``threshold`` is the limit for its farthest atom, ``average`` the one for the mean over its atoms (None, in records
-    of earlier versions: no limit). A structure like those of the dataset is beyond one of them with probability
-    ``false_alarms`` at most, if ``guaranteed``.
+    A structure like the ``n`` of validation is beyond with probability ``false_alarms`` at most, if ``guaranteed``.
     """
 
     threshold: float
