@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gfm_pipeline.core.contracts.targets import Origin
+from gfm_pipeline.core.contracts.targets import ENERGY, Origin, Target
 from gfm_pipeline.models.batch import Batch
 
 
@@ -81,6 +82,28 @@ def leaves(batch: Batch, *, moved: bool, strained: bool) -> tuple[Tensor, Tensor
     pos = batch.pos.detach().requires_grad_(moved)
     strain = pos.new_zeros(batch.natoms.shape[0], 3, 3).requires_grad_() if strained else None
     return pos, strain
+
+
+def spreads(deviations: Tensor, geometry: Geometry, batch: Batch, derived: Sequence[Target]) -> dict[str, Tensor]:
+    """Return the standard deviation over the K last layers, of energies and of the targets ``derived`` from them.
+
+    Parameters
+    ----------
+    deviations
+        Energies minus their mean [G, K], eV, with a graph to the geometry if there are derived targets.
+    geometry, batch
+        Those of the energies; the graph is kept.
+    derived
+        Targets that are derivatives of the energy.
+    """
+    freedom = deviations.shape[1] - 1
+    found = {ENERGY.name: (deviations.detach().square().sum(1) / freedom).sqrt()}
+    sums: dict[Origin, Tensor] = {}
+    for energy in deviations.unbind(1) if derived else ():
+        slopes = geometry.derivatives(energy.sum(), batch, create_graph=False, retain_graph=True)
+        for origin, slope in slopes.items():
+            sums[origin] = sums[origin] + slope.square() if origin in sums else slope.square()
+    return found | {target.name: (sums[target.origin] / freedom).sqrt() for target in derived}
 
 
 def _per_volume(slope: Tensor, cell: Tensor | None) -> Tensor:

@@ -14,8 +14,9 @@ from gfm_pipeline.core.contracts.optimisation.settings import OptimiserSettings,
 from gfm_pipeline.core.contracts.targets import DEFAULT, ENERGY, Level, Target
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models.batch import Batch
+from gfm_pipeline.models.loss_functions import crps_gain
 from gfm_pipeline.models.potential import Prediction
-from gfm_pipeline.models.shallow_ensemble import DEVIATIONS, crps_gain
+from gfm_pipeline.models.readout import DEVIATIONS
 
 LossFunction = Callable[[Tensor, Tensor | None, float], Tensor]
 

@@ -49,6 +49,23 @@ def gaussian_crps(error: Tensor, log_scale: Tensor | None, huber_delta: float) -
     return (scale * (z * torch.erf(z / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi))).mean(1)
 
 
+def crps_gain(error: Tensor, deviations: Tensor) -> Tensor:
+    """Return the continuous ranked probability score of K predictions less that of their mean [G].
+
+    It is negative where their spread pays (Gneiting and Raftery, J. Am. Stat. Assoc. 102, 359 (2007), section 4.2).
+
+    Parameters
+    ----------
+    error
+        Mean minus label [G].
+    deviations
+        Predictions minus mean [G, K], in the same unit.
+    """
+    far = (error.unsqueeze(1) + deviations).abs().mean(1)
+    apart = (deviations.unsqueeze(2) - deviations.unsqueeze(1)).abs().mean((1, 2))
+    return far - 0.5 * apart - error.abs()
+
+
 def _given(log_scale: Tensor | None) -> Tensor:
     if log_scale is None:
         raise ValueError("this loss needs the scale of errors")

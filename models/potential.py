@@ -19,13 +19,12 @@ from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted
 from gfm_pipeline.models.conditioning import AttributeFiLM
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
+from gfm_pipeline.models.geometry import spreads as shallow_spreads
 from gfm_pipeline.models.global_attention import GlobalAttention
 from gfm_pipeline.models.layers import scatter_sum
-from gfm_pipeline.models.readout import HEADS, EdgeTensors, EdgeVectors, Features, ScalarHead
+from gfm_pipeline.models.readout import DEVIATIONS, HEADS, EdgeTensors, EdgeVectors, Features, ScalarHead
 from gfm_pipeline.models.registry import build, describe
 from gfm_pipeline.models.repulsion import Repulsion
-from gfm_pipeline.models.shallow_ensemble import DEVIATIONS
-from gfm_pipeline.models.shallow_ensemble import spreads as shallow_spreads
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 _PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets

@@ -19,6 +19,8 @@ from gfm_pipeline.models.layers import GEOMETRY_GAIN, lengths_and_directions, li
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.spec import ModelSpec
 
+DEVIATIONS = "energy deviations"  # [G, K], eV, among the values of a model with a shallow ensemble
+
 
 @dataclass(frozen=True)
 class Features:
@@ -38,7 +40,9 @@ class ScalarHead(nn.Module):
     """One number per atom, from a two-layer network per dataset.
 
     ``offset``: whether the last layer has a bias. A constraint on the sum over all atoms would remove it.
-    ``shallow``: number of last layers, whose mean is the value.
+    ``shallow``: number of last layers, a shallow ensemble whose mean is the value (Kellner and Ceriotti, MLST 5, 035006
+    (2024)). The mean has a layer of its own. The deviations from it learn to be as large as its errors, and their loss
+    changes neither the mean nor the layers before, so a shallow ensemble costs no accuracy.
     """
 
     def __init__(self, hidden: int, n_datasets: int, *, offset: bool = True, shallow: int = 1) -> None:

@@ -12,9 +12,10 @@ from brute import Structure, batch
 from gfm_pipeline.core.contracts.targets import ENERGY
 from gfm_pipeline.core.errors import ModelError
 from gfm_pipeline.models import ModelSpec, Potential, multitask_loss
+from gfm_pipeline.models.loss_functions import crps_gain
 from gfm_pipeline.models.message_passing.painn import PaiNN
 from gfm_pipeline.models.potential import part_name
-from gfm_pipeline.models.shallow_ensemble import DEVIATIONS, crps_gain
+from gfm_pipeline.models.readout import DEVIATIONS
 
 CUTOFF, LAYERS = 4.0, 5
 SHALLOW = f"{part_name(ENERGY)}.shallow"
