@@ -2,7 +2,7 @@
 
     git clone https://github.com/ORNL/HydraGNN && pip install -r HydraGNN/requirements-base.txt e3nn vesin
     pip install torch_geometric mpi4py mpich
-    GFM_REAL_DATA=FOLDER python benchmarks/against_hydragnn.py HydraGNN [--algorithms PaiNN PNA] [--sets NAME] [--eager]
+    GFM_REAL_DATA=FOLDER python benchmarks/against_hydragnn.py HydraGNN [--algorithms NAME] [--sets NAME] [--eager]
     python benchmarks/against_hydragnn.py HydraGNN --learn PaiNN [--files FILE.extxyz ...] [--epochs 10]
 
 The first form prints a table: structures that each side trains on per second of processor time (medians of the turns),

@@ -39,10 +39,10 @@ SETS = {
     "molecules (acac)": Structures("acac/train_300K.xyz", 96, 16),
     "crystals (Cu)": Structures("mlearn/Cu_train.xyz", 48, 8),
 }
-# our name, and HydraGNN's
+# Our name, and HydraGNN's. Its PNA is not here: it sees distances as edge features only, and HydraGNN refuses
+# these with forces as gradients of the energy. Its PNAPlus computes them itself.
 NAMES = {
-    "SchNet": "SchNet", "EGNN": "EGNN", "PaiNN": "PAINN", "PNA": "PNA", "PNAPlus": "PNAPlus",
-    "DimeNet++": "DimeNet", "MACE": "MACE",
+    "SchNet": "SchNet", "EGNN": "EGNN", "PaiNN": "PAINN", "PNAPlus": "PNAPlus", "DimeNet++": "DimeNet", "MACE": "MACE",
 }  # fmt: skip
 OPTIONS = {"MACE": {"l_max": 1, "correlation": 2}}  # those of HydraGNN's published configuration
 

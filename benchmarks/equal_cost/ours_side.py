@@ -26,6 +26,7 @@ from gfm_pipeline.core.contracts.data import AssembleSpec, Duplicates, ReadShard
 from gfm_pipeline.core.contracts.sources import validate_options
 from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec, settings_of
 
+PROBE = 3  # steps
 SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
@@ -40,6 +41,20 @@ def ingest(files: dict[str, str], folder: Path) -> Dataset:
         raise SystemExit(f"{read.n_quarantined} records were quarantined: {read.reasons}")
     spec = AssembleSpec(source, (read.output,), 0.1, 0.1, 0.0, 0, str(folder / "set"))
     return Dataset.open(Path(assemble_program(spec, Task(folder)).output))
+
+
+def graphs_within(spec: TrainSpec, seconds: float) -> tuple[int, float]:
+    """Return how many structures fit into a budget, and the seconds of the few steps that show it.
+
+    `gfm_pipeline.train_model` is told this number, and its defaults depend on it.
+    """
+    trainer = prepare(spec)
+    budget = Budget(seconds)
+    for _ in range(PROBE):
+        trainer.step()
+    used = budget.used
+    trainer.close()
+    return max(1, round((seconds - used) / used * trainer.state.graphs)), used
 
 
 def trained(spec: TrainSpec, seconds: float, *, compile_pass: bool) -> tuple[Trainer, float]:
@@ -85,13 +100,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = ingest({split: asked[split] for split in SPLITS}, folder)
-        given = {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
-        model, optimiser = settings_of(default_hyperparameters([dataset], "cpu") | given)
-        spec = TrainSpec(
-            task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
-            seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,
-        )  # fmt: skip
-        trainer, used = trained(spec, asked["seconds"], compile_pass=compile_pass)
+
+        def spec_of(graphs: int) -> TrainSpec:
+            given = {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
+            model, optimiser = settings_of(default_hyperparameters([dataset], "cpu", graphs) | given)
+            return TrainSpec(
+                task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
+                seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,
+            )  # fmt: skip
+
+        graphs, probed = graphs_within(spec_of(10**9), asked["seconds"])
+        trainer, used = trained(spec_of(graphs), asked["seconds"] - probed, compile_pass=compile_pass)
+        used += probed
     energies, forces = predictions(trainer, asked["test"])
     state = trainer.state
     facts = {"version": f"gfm-pipeline {version('gfm-pipeline')}", "parameters": trainer.n_parameters}

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "hidden": 64, "layers": 3, "cutoff": 5.0, "learning_rate": 5e-3, "schedule": "cosine",
 }  # fmt: skip
 ATOMS_PER_STEP, LARGEST_BATCH = 64, 16
+WARMUP_STEPS, WARMUP_SHARE = 50, 0.05  # the longest warm-up, and its largest share of all steps
 
 
 def train_model(
@@ -89,7 +90,8 @@ def train_model(
         Those of ``search.space`` in docs/workflow.md, e.g. ``hidden=64, cutoff=5.0, force_weight=10``, and the
         algorithm's own as ``options={"sharpness": 2.0}``. Those of single targets are
         ``losses={"forces": "huber"}``, ``weights`` and ``final_weights``; ``TARGET.DATASET`` names one of one dataset.
-        Without ``batch_size``, a batch has about 64 atoms on CPUs, and 16 structures on other devices.
+        Without ``batch_size``, a batch has about 64 atoms on CPUs, and 16 structures on other devices; without
+        ``warmup``, the rate rises over a twentieth of the steps, and over at most 50.
 
     Returns
     -------
@@ -109,7 +111,7 @@ def train_model(
     check_seed(seed)
     kind = checked_device(device)
     opened = [_opened(dataset) for dataset in _listed(datasets)]
-    chosen = default_hyperparameters(opened, device) | flat
+    chosen = default_hyperparameters(opened, device, graphs) | flat
     wanted = _targets(targets, opened)
     if isinstance(targets, Mapping) and FORCES.name in targets:
         chosen["force_weight"] = checked_weight(FORCES.name, targets[FORCES.name])
@@ -202,22 +204,26 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     return mean_errors(trained.targets, sums)
 
 
-def default_hyperparameters(datasets: Sequence[Dataset], device: str) -> dict[str, Any]:
-    """Return the hyperparameters of a training that names none.
+def default_hyperparameters(datasets: Sequence[Dataset], device: str, graphs: int) -> dict[str, Any]:
+    """Return the hyperparameters of a training that names none and sees ``graphs`` structures.
 
     On CPUs, where the cost of a step grows with its atoms, a batch has about `ATOMS_PER_STEP` atoms, and at most
     `LARGEST_BATCH` structures: more and smaller steps learn more at equal cost. Each atom has a force, so one large
     structure says as much per step as many small ones. Elsewhere small steps cost as much as large ones.
+
+    The warm-up lasts `WARMUP_STEPS` steps, and in short trainings `WARMUP_SHARE` of them: a training of large cells may
+    make no more than a hundred.
     """
     from gfm_pipeline.core.contracts.data import Split
 
-    if device != Device.CPU:
-        return DEFAULTS | {"batch_size": LARGEST_BATCH}
-    facts = [dataset.statistics for dataset in datasets]
-    structures = sum(f.n_structures[Split.TRAIN] for f in facts)
-    atoms = sum(f.n_atoms[Split.TRAIN] for f in facts)
-    batch = round(ATOMS_PER_STEP * structures / max(1, atoms))
-    return DEFAULTS | {"batch_size": min(LARGEST_BATCH, max(1, batch))}
+    batch = LARGEST_BATCH
+    if device == Device.CPU:
+        facts = [dataset.statistics for dataset in datasets]
+        structures = sum(f.n_structures[Split.TRAIN] for f in facts)
+        atoms = sum(f.n_atoms[Split.TRAIN] for f in facts)
+        batch = min(LARGEST_BATCH, max(1, round(ATOMS_PER_STEP * structures / max(1, atoms))))
+    warmup = min(WARMUP_STEPS, max(1, round(WARMUP_SHARE * graphs / batch)))
+    return DEFAULTS | {"batch_size": batch, "warmup": warmup}
 
 
 def _listed(datasets: Any) -> list[Any]:

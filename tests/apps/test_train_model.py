@@ -54,9 +54,12 @@ def test_a_training_that_names_nothing_takes_small_steps_and_ends_at_a_rate_of_z
     assert optimiser.schedule == "cosine"
     large = replace(of_data, n_atoms={**of_data.n_atoms, Split.TRAIN: 192 * of_data.n_structures[Split.TRAIN]})
     crystals = replace(dataset, statistics=large)
-    assert default_hyperparameters([crystals], "cpu")["batch_size"] == 1
-    assert default_hyperparameters([crystals], "cuda")["batch_size"] == 16
-    assert default_hyperparameters([crystals, dataset], "cpu")["batch_size"] in range(1, 5)
+    assert default_hyperparameters([crystals], "cpu", 100)["batch_size"] == 1
+    assert default_hyperparameters([crystals], "cuda", 100)["batch_size"] == 16
+    assert default_hyperparameters([crystals, dataset], "cpu", 100)["batch_size"] in range(1, 5)
+    assert optimiser.warmup == 1  # of two to ten steps
+    assert default_hyperparameters([crystals], "cpu", 200)["warmup"] == 10
+    assert default_hyperparameters([crystals], "cpu", 10_000)["warmup"] == 50
 
 
 @pytest.mark.parametrize(
