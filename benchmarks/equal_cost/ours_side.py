@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from equal_cost.clock import BATCH, Budget, answer, task
-from gfm_pipeline.api.training import default_hyperparameters
+from gfm_pipeline.api.training_defaults import default_hyperparameters, default_model
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
@@ -102,8 +102,8 @@ def main() -> None:
         dataset = ingest({split: asked[split] for split in SPLITS}, folder)
 
         def spec_of(graphs: int) -> TrainSpec:
-            given = {"algorithm": "PaiNN", "cutoff": asked["cutoff"]} | settings | options
-            model, optimiser = settings_of(default_hyperparameters([dataset], "cpu", graphs) | given)
+            defaults = default_model([dataset], "cpu") | default_hyperparameters([dataset], "cpu", graphs)
+            model, optimiser = settings_of(defaults | {"cutoff": asked["cutoff"]} | settings | options)
             return TrainSpec(
                 task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
                 seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,

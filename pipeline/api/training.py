@@ -19,12 +19,12 @@ from gfm_pipeline.api.training_arguments import (
     checked_weight,
     flat_hyperparameters,
 )
+from gfm_pipeline.api.training_defaults import MODEL, begun_model, default_hyperparameters, default_model
 from gfm_pipeline.core.contracts.properties.attributes import Attribute, conditioned
 from gfm_pipeline.core.contracts.target_checks import check_together, describe_target
 from gfm_pipeline.core.contracts.targets import DEFAULT, FORCES, Target, order_of
 from gfm_pipeline.core.contracts.training import (
     DatasetRef,
-    Device,
     ForceHead,
     ModelSettings,
     TrainSpec,
@@ -38,19 +38,13 @@ if TYPE_CHECKING:
     from gfm_pipeline.apps.runtime.program import Task
 
 WORK_SUFFIX = ".work"  # of the folder next to the result, with the checkpoints of an unfinished training
-# The defaults that won at equal cost (docs/accuracy.md). The end of a training is known here, so the rate falls to it.
-DEFAULTS: dict[str, Any] = {
-    "hidden": 64, "layers": 3, "cutoff": 5.0, "learning_rate": 5e-3, "schedule": "cosine",
-}  # fmt: skip
-ATOMS_PER_STEP, LARGEST_BATCH = 64, 16
-WARMUP_STEPS, WARMUP_SHARE = 50, 0.05  # the longest warm-up, and its largest share of all steps
 
 
 def train_model(
     datasets: Dataset | Path | str | Sequence[Dataset | Path | str],
     output: Path | str,
     *,
-    algorithm: str = "PaiNN",
+    algorithm: str | None = None,
     targets: Sequence[str | Target] | Mapping[str, float] | None = None,
     attributes: Sequence[Attribute] | None = None,
     graphs: int = 10_000,
@@ -71,7 +65,8 @@ def train_model(
     output
         Folder of the checkpoint, an input of ``evaluate_model``. A published checkpoint is not made again.
     algorithm
-        Message passing algorithm.
+        Message passing algorithm; None: PaiNN of 64 channels and three layers, or, on CPUs and where a structure has
+        more than 2,000 edges on average, EGNN of 32 channels and two layers, which costs a fifth per edge.
     targets
         Targets of the model: names of targets in a dataset or of registered ones, or a mapping of names to weights
         of their losses, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
@@ -106,12 +101,15 @@ def train_model(
     from gfm_pipeline.apps.train.setup import CHECKPOINTS
     from gfm_pipeline.apps.train.task import train
 
-    flat = flat_hyperparameters(algorithm, hyperparameters)
     check_counts(graphs=graphs, validate_every=validate_every, threads=threads)
     check_seed(seed)
     kind = checked_device(device)
     opened = [_opened(dataset) for dataset in _listed(datasets)]
-    chosen = default_hyperparameters(opened, device, graphs) | flat
+    target = Path(output).resolve()
+    work = target.with_name(target.name + WORK_SUFFIX)
+    model_defaults = MODEL if algorithm is not None else default_model(opened, device) | begun_model(work / CHECKPOINTS)
+    chosen = default_hyperparameters(opened, device, graphs) | model_defaults
+    chosen |= flat_hyperparameters(algorithm or chosen["algorithm"], hyperparameters)
     wanted = _targets(targets, opened)
     if isinstance(targets, Mapping) and FORCES.name in targets:
         chosen["force_weight"] = checked_weight(FORCES.name, targets[FORCES.name])
@@ -120,8 +118,6 @@ def train_model(
     check_together(wanted, direct_forces=model.force_head is ForceHead.DIRECT)
     known = _attributes(opened) if attributes is None else tuple(attributes)
     _check_conditioning(model, known)
-    target = Path(output).resolve()
-    work = target.with_name(target.name + WORK_SUFFIX)
     new = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
     spec = TrainSpec(
@@ -202,28 +198,6 @@ def evaluate_model(model: Path | str, dataset: Dataset | Path | str, split: str 
     every = np.arange(opened.statistics.n_structures[splits[split]], dtype=np.int64)
     sums = error_sums(trained.potential, table, every, BATCH, torch.device("cpu"))
     return mean_errors(trained.targets, sums)
-
-
-def default_hyperparameters(datasets: Sequence[Dataset], device: str, graphs: int) -> dict[str, Any]:
-    """Return the hyperparameters of a training that names none and sees ``graphs`` structures.
-
-    On CPUs, where the cost of a step grows with its atoms, a batch has about `ATOMS_PER_STEP` atoms, and at most
-    `LARGEST_BATCH` structures: more and smaller steps learn more at equal cost. Each atom has a force, so one large
-    structure says as much per step as many small ones. Elsewhere small steps cost as much as large ones.
-
-    The warm-up lasts `WARMUP_STEPS` steps, and in short trainings `WARMUP_SHARE` of them: a training of large cells may
-    make no more than a hundred.
-    """
-    from gfm_pipeline.core.contracts.data import Split
-
-    batch = LARGEST_BATCH
-    if device == Device.CPU:
-        facts = [dataset.statistics for dataset in datasets]
-        structures = sum(f.n_structures[Split.TRAIN] for f in facts)
-        atoms = sum(f.n_atoms[Split.TRAIN] for f in facts)
-        batch = min(LARGEST_BATCH, max(1, round(ATOMS_PER_STEP * structures / max(1, atoms))))
-    warmup = min(WARMUP_STEPS, max(1, round(WARMUP_SHARE * graphs / batch)))
-    return DEFAULTS | {"batch_size": batch, "warmup": warmup}
 
 
 def _listed(datasets: Any) -> list[Any]:

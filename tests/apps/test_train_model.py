@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from ingest_cases import labelled, run_all
 
 from gfm_pipeline import evaluate_model, train_model
-from gfm_pipeline.api.training import default_hyperparameters
+from gfm_pipeline.api.training_defaults import default_hyperparameters, default_model
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.train.checkpoint import load
 from gfm_pipeline.core.contracts.data import SourceSettings, Split
@@ -60,6 +61,25 @@ def test_a_training_that_names_nothing_takes_small_steps_and_ends_at_a_rate_of_z
     assert optimiser.warmup == 1  # of two to ten steps
     assert default_hyperparameters([crystals], "cpu", 200)["warmup"] == 10
     assert default_hyperparameters([crystals], "cpu", 10_000)["warmup"] == 50
+
+
+def test_structures_of_many_edges_get_a_model_that_costs_less_per_edge(dataset, tmp_path):
+    of_data = dataset.statistics
+    dense = tuple(replace(one, mean=60.0) for one in of_data.neighbours)
+    large = {**of_data.n_atoms, Split.TRAIN: 100 * of_data.n_structures[Split.TRAIN]}
+    crystals = replace(dataset, statistics=replace(of_data, neighbours=dense, n_atoms=large))
+    assert default_model([dataset], "cpu")["algorithm"] == "PaiNN"
+    assert default_model([crystals], "cpu") == {"algorithm": "EGNN", "hidden": 32, "layers": 2}
+    assert default_model([crystals], "cuda")["algorithm"] == "PaiNN"
+    few = {**SMALL, "graphs": 4}
+    train_model(crystals, tmp_path / "m", **few)
+    assert load(tmp_path / "m").card.model.algorithm == "EGNN"
+    # a training that began with another model goes on with it
+    begun = tmp_path / "n.work" / "checkpoints" / "graphs-000000000004"
+    train_model(dataset, tmp_path / "d", algorithm="SchNet", **few)
+    shutil.copytree(tmp_path / "d", begun)
+    result = train_model(crystals, tmp_path / "n", **{**few, "graphs": 20})
+    assert (load(tmp_path / "n").card.model.algorithm, result.graphs) == ("SchNet", 20)
 
 
 @pytest.mark.parametrize(
