@@ -31,7 +31,7 @@ from bed_leftovers import HELD, clean, folder_of, hosts_locked, kill_all, rememb
 from bed_nodes import FRONTIER, PERLMUTTER, gres_conf, slurm_conf
 
 PORTS = range(12_000, 19_000)  # below the ports that Linux hands out by itself
-START_SECONDS = 30.0
+START_SECONDS = 120.0  # on a busy machine; three test beds may start at once
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 DAEMON_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 

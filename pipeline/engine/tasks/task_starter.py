@@ -146,7 +146,6 @@ class Starter:
             self._begin([task.running for task in tasks.values()])
             with storage_errors(launch.folder):
                 launch.fill(tasks)
-            reach(FaultPoint.TASK_SUBMITTED)
 
     def _start_one(self, request: AnyRequest, size: SizeClass, state: CampaignState) -> bool:
         """Start a task in its own launch; return whether there was room."""
