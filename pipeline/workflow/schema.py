@@ -219,7 +219,9 @@ class WorkflowModel(Strict):
         description="Graph attributes besides total charge and spin, by name (docs/data.md#graph-attributes).",
     )
     search: SearchModel
-    fine_tune: FineTuneModel | None = None
+    fine_tune: FineTuneModel | None = Field(
+        default=None, description="In place of `search`: the members of an earlier ensemble go on with new data."
+    )
     converge: ConvergeModel = ConvergeModel()
     calibrate: CalibrateModel = CalibrateModel()
     limits: LimitsModel = LimitsModel()
