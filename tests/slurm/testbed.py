@@ -31,6 +31,7 @@ from bed_leftovers import HELD, clean, folder_of, hosts_locked, kill_all, rememb
 from bed_nodes import FRONTIER, PERLMUTTER, gres_conf, slurm_conf
 
 PORTS = range(12_000, 19_000)  # below the ports that Linux hands out by itself
+MOST_PORTS = 64  # of a test bed
 START_SECONDS = 120.0  # on a busy machine; three test beds may start at once
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 DAEMON_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -64,6 +65,7 @@ class TestBed:
         self.slurmd_timeout = slurmd_timeout
         self.folder = Path()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._guard: socket.socket | None = None  # holds the ports
 
     @property
     def nodes(self) -> list[str]:
@@ -114,6 +116,8 @@ class TestBed:
             process.wait()
         self._daemons.clear()
         clean(self.folder)
+        if self._guard is not None:
+            self._guard.close()
         with hosts_locked() as lines:
             lines[:] = [line for line in lines if folder_of(line) != self.folder]
         self._held.close()
@@ -253,7 +257,7 @@ class TestBed:
             (self.folder / name).mkdir()
         for gpu in range(8):
             os.mknod(self.folder / "dev" / f"gpu{gpu}", 0o600 | 0o020000, os.makedev(1, 3))
-        ports = free_ports(1 + len(self.nodes))
+        self._guard, ports = free_ports(1 + len(self.nodes))
         self.conf.write_text(slurm_conf(self.folder, ports, self.counts, self.slurmd_timeout))
         (self.folder / "gres.conf").write_text(gres_conf(self.folder, self.counts))
         remember_hosts(self.folder, self.nodes)
@@ -266,17 +270,24 @@ def tail(path: Path, lines: int = 8) -> str:
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens at. Where to look first differs from process to process and call to call."""
-    offset = secrets.randbelow(len(PORTS))
-    found: list[int] = []
-    for i in range(len(PORTS)):
-        port = PORTS[(offset + i) % len(PORTS)]
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+def free_ports(count: int) -> tuple[socket.socket, list[int]]:
+    """Return ports that nobody listens at, and the socket that holds them for this process.
+
+    The socket is bound to the port before them, so that test beds that start at the same time choose others, though the
+    daemons listen only a while later.
+    """
+    firsts = PORTS[:-MOST_PORTS:MOST_PORTS]
+    for first in secrets.SystemRandom().sample(firsts, len(firsts)):
+        guard = socket.socket()
+        try:
+            guard.bind(("", first))
+            for port in range(first + 1, first + 1 + count):
+                with socket.socket() as probe:
+                    probe.bind(("", port))
+        except OSError:
+            guard.close()
+            continue
+        return guard, list(range(first + 1, first + 1 + count))
     raise AssertionError("no free ports for the Slurm test bed")
 
 
