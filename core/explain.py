@@ -86,7 +86,8 @@ def explain(
             if isinstance(where[-1], int):  # of a list with a fixed number of values
                 hint = "Write all its values in brackets." + more
                 return kind(f"{_dotted(found, where[:-1])} has too few values.", found.path, found.line, hint)
-            return kind(f"The key {shown!r} is missing.", found.path, found.line, "Add it." + more)
+            instead = "".join(f", or write {name} in its place" for name in _instead(model, where))
+            return kind(f"The key {shown!r} is missing.", found.path, found.line, f"Add it{instead}." + more)
         case "enum" | "literal_error" if not any(_same(f, k, where) for f, k in zip(faults, keys, strict=True)):
             options = _expected(fault)
             hint = f"{suggestion(str(fault['input']), options)}Choose from: {', '.join(options)}."
@@ -211,6 +212,13 @@ def _branch(step: str | int) -> bool:
     return isinstance(step, str) and bool(
         re.match(r"(constrained-|list\[|function-|literal\[|nullable\[|(float|int|str|enum)$)", step)
     )
+
+
+def _instead(model: type[BaseModel], location: Location) -> list[str]:
+    """Return the keys of the whole file that its schema accepts in place of a missing one."""
+    choices = model.model_json_schema().get("anyOf", ())
+    names = [name for choice in choices for name in choice.get("required", ())]
+    return [name for name in names if name != location[0]] if len(location) == 1 and location[0] in names else []
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
