@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.data import atomic_numbers
 from ase.io import read
 from source_cases import crystals, harmonic, ingest, record
@@ -81,7 +83,9 @@ def seen_in(records: list[Record], energy: float = 1.0, force: float = 1.0, leng
 
 def said(evidence: Evidence, energy: float = 1.0, force: float = 1.0) -> dict[str, str]:
     """Return look -> sentence of what does not pass; differences and work are linear in the labels."""
-    scaled = replace(evidence, pairs=evidence.pairs * [1, force, energy, 1], bonds=evidence.bonds * [1, 1, force])
+    scaled = replace(
+        evidence, pairs=evidence.pairs * [1, force, energy, 1, force], bonds=evidence.bonds * [1, 1, force]
+    )
     return {f.check: f.sentence for f in findings(scaled) if f.passed is False}
 
 
@@ -122,7 +126,7 @@ def test_what_the_data_do_not_show_is_not_claimed() -> None:
     rng = np.random.default_rng(1)
     noise = seen_in([replace(r, energy=float(rng.normal())) for r in harmonic(60)])
     assert findings(noise)[0].passed is None
-    assert all(f.passed is not False for f in findings(Evidence(np.zeros((0, 4)), np.zeros((0, 3)))))
+    assert all(f.passed is not False for f in findings(Evidence(np.zeros((0, 5)), np.zeros((0, 3)))))
 
 
 def test_warnings_reach_the_result_the_statistics_and_the_report(tmp_path: Path) -> None:
@@ -134,3 +138,67 @@ def test_warnings_reach_the_result_the_statistics_and_the_report(tmp_path: Path)
     assert "slope -1" in warning
     assert f"- {warning}" in (out / "ingest_report.md").read_text()
     assert warning in read_manifest(out).meta["provenance"]["warnings"]
+
+
+def rattled(metal: str, apart: float, n: int = 24) -> list[Record]:
+    """Return EMT labels of independent frames whose atoms are off their sites by ``apart`` Angstrom per axis."""
+    rng = np.random.default_rng(1)
+    sites = bulk(metal, cubic=True) * (2, 2, 2)
+    found = []
+    for _ in range(n):
+        atoms = sites.copy()
+        atoms.positions += rng.normal(scale=apart, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        found.append(
+            record(
+                numbers=atoms.numbers,
+                pos=atoms.positions,
+                energy=atoms.get_potential_energy(),
+                forces=atoms.get_forces(),
+                cell=atoms.cell.array,
+                pbc=atoms.pbc,
+            )
+        )
+    return found
+
+
+def test_frames_too_far_apart_for_the_trapezoidal_rule_are_no_fault_of_the_labels() -> None:
+    """Repulsive walls make the mean force of two far frames too large, in all pairs alike."""
+    records = rattled("Pt", 0.2)
+    right = seen_in(records)
+    work = findings(right)[0]
+    assert work.passed is None
+    assert work.values["slope"] < 0.7
+    assert "too far apart" in work.sentence
+    assert WORK not in said(right)
+    for energy, force in [(1.0, -1.0), (1 / units.Hartree, 1.0), (23.0605, 1.0), (1.0, 23.0605)]:
+        assert WORK in said(right, energy, force), "a wrong unit is far more than what distance explains"
+    assert WORK in said(seen_in(records, length=1 / units.Bohr))
+
+
+def test_a_wrong_scale_of_near_frames_is_not_put_down_to_distance() -> None:
+    right = seen_in(harmonic(60))
+    line = np.linspace(1.0, 2.0, 60)
+    near = replace(right, pairs=np.stack([0.01 * line, line, 0.75 * line, 0 * line + 8, 0.1 * line], axis=1))
+    assert "no pair of known units explains it" in said(near)[WORK]
+    far = replace(near, pairs=near.pairs * [1, 1, 1, 1, 20])
+    assert WORK not in said(far)
+
+
+def test_strained_cells_too_far_apart_are_no_fault_of_the_stress() -> None:
+    line = np.linspace(1.0, 2.0, 60)
+    rows = np.stack([0.05 * line, line, 0.6 * line, 0 * line + 8, 0 * line + 90, 0.1 * line], axis=1)
+    near = replace(seen_in(harmonic(20)), strains=rows)
+    (stress,) = (f for f in findings(near) if f.check == "energy change against work of the stress")
+    assert stress.passed is False
+    (stress,) = (f for f in findings(replace(near, strains=rows * [1, 1, 1, 1, 1, 20])) if f.check == stress.check)
+    assert stress.passed is None
+    assert "too far apart" in stress.sentence
+
+
+def test_evidence_of_an_earlier_version_joins_new_evidence() -> None:
+    new = seen_in(harmonic(30))
+    old = replace(new, pairs=new.pairs[:, :4], strains=np.zeros((3, 5)))
+    joined = Evidence.merge([old, new])
+    assert joined.pairs.shape == (2 * len(new.pairs), 5)
+    assert joined.strains.shape == (3, 6)

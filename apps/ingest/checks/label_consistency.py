@@ -6,7 +6,10 @@ Work: between two nearby frames of one group, the energy changes by minus the me
 (trapezoidal rule; exact for harmonic motion). The slope of one against the other is 1 for consistent labels, -1 if the
 force label is a gradient, and a ratio of units if units are mixed. Molecules are superposed first (W. Kabsch, Acta
 Cryst. A 32, 922 (1976)). The error of the rule grows with the third power of the displacement, so each pair is weighted
-with its inverse sixth power. Pairs of strained cells check stresses in the same way.
+with its inverse sixth power. Pairs of strained cells check stresses in the same way. Repulsive walls make the mean
+force of frames that are far apart too large: the slope falls below 1 although the labels are right. The work of half
+the difference of the two forces bounds that error if the force changes monotonically. Labels are not blamed for a gap
+that a part of this bound explains.
 
 Bonds: the forces on a bond longer than others of its kind pull its atoms together. This needs single frames only.
 
@@ -68,12 +71,17 @@ _STRESS_RATIOS = (
     (1e-3, "as if the stress were in bar where kbar was said"),
 )
 _NEAR = float(np.log(1.3))
+# Largest error of the trapezoidal rule, in units of the work of half the difference of the forces: metals with atoms
+# 0.3 Angstrom off their sites (EMT) have up to 0.27.
+ANHARMONIC = 1 / 3
+_FAR_SLOPE = 3.0  # a larger ratio, or a smaller one than its inverse, is not due to distance
 
 
 def findings(evidence: Evidence, energy_std: float | None = None) -> tuple[Finding, ...]:
     """Return the findings from the evidence; ``energy_std`` is the scatter of energies after references (eV/atom)."""
     stress = (_stress(evidence),) if len(evidence.strains) else ()
-    return (_work(evidence), *stress, _bond_forces(evidence), _lengths(evidence), _sizes(evidence, energy_std))
+    lengths = _lengths(evidence)
+    return (_work(evidence, lengths), *stress, _bond_forces(evidence), lengths, _sizes(evidence, energy_std))
 
 
 def warnings(found: tuple[Finding, ...]) -> tuple[str, ...]:
@@ -81,29 +89,57 @@ def warnings(found: tuple[Finding, ...]) -> tuple[str, ...]:
     return tuple(f.sentence for f in found if f.passed is False)
 
 
-def slope(pairs: FLOATS) -> tuple[float, float, float, int]:
-    """Return the ratio of energy change to work, their correlation, the effective number of pairs, and their number.
+@dataclass(frozen=True)
+class _Slope:
+    """Energy changes of pairs of frames against work.
 
-    Both have errors, so the ratio is that of their root mean squares, with the sign of the correlation.
+    Attributes
+    ----------
+    ratio, correlation
+        Both have errors, so the ratio is that of their root mean squares, with the sign of the correlation.
+    effective, pairs
+        Effective number of pairs, and their number.
+    anharmonic
+        Root mean square of energy change minus work, in units of the work of half the difference of the forces;
+        infinite if that is unknown.
     """
+
+    ratio: float
+    correlation: float
+    effective: float
+    pairs: int
+    anharmonic: float
+
+    @property
+    def due_to_distance(self) -> bool:
+        """Whether the error of the trapezoidal rule can explain that the ratio differs from 1."""
+        return self.anharmonic <= ANHARMONIC and 1 / _FAR_SLOPE < self.ratio < _FAR_SLOPE
+
+
+def _slope(pairs: FLOATS) -> _Slope:
+    """Compare energy changes (third column) with work (second column, and of half the difference: last column)."""
     nearest = pairs[np.argsort(pairs[:, 0], kind="stable")[: max(20, len(pairs) // 4)]]
     weight = (nearest[:, 0] / nearest[:, 0].min()) ** -6.0
     work, change = nearest[:, 1], nearest[:, 2]
     xx, yy, xy = (float((weight * a * b).sum()) for a, b in ((work, work), (change, change), (work, change)))
     if not (xx > 0 and yy > 0):
-        return 0.0, 0.0, 0.0, len(nearest)
+        return _Slope(0.0, 0.0, 0.0, len(nearest), np.inf)
     effective = float(weight.sum() ** 2 / (weight**2).sum())
-    return float(np.sign(xy) * np.sqrt(yy / xx)), xy / float(np.sqrt(xx * yy)), effective, len(nearest)
+    error, scale = (float((weight * a**2).sum()) for a in (change - work, nearest[:, -1]))
+    anharmonic = float(np.sqrt(error / scale)) if scale > 0 else np.inf
+    ratio, correlation = float(np.sign(xy) * np.sqrt(yy / xx)), xy / float(np.sqrt(xx * yy))
+    return _Slope(ratio, correlation, effective, len(nearest), anharmonic)
 
 
-def _work(evidence: Evidence) -> Finding:
+def _work(evidence: Evidence, lengths: Finding) -> Finding:
     check = "energy change against work of the forces"
     if len(evidence.pairs) < MIN_PAIRS:
         return Finding(check, None, f"{len(evidence.pairs)} pairs of nearby frames: too few to compare.", {})
-    ratio, correlation, effective, n = slope(evidence.pairs)
+    line = _slope(evidence.pairs)
+    ratio, correlation, n = line.ratio, line.correlation, line.pairs
     values = {"slope": ratio, "correlation": correlation, "pairs": float(n)}
     measured = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of nearby frames"
-    if abs(correlation) < 0.8 or effective < 5:
+    if abs(correlation) < 0.8 or line.effective < 5:
         return Finding(check, None, f"Frames are too far apart to compare ({measured}).", values)
     natoms = float(np.median(evidence.pairs[:, 3]))
     ratios = [(1.0, ""), *_RATIOS, *([(1 / natoms, "as if energies were per atom")] if natoms > 1.4 else [])]
@@ -116,6 +152,9 @@ def _work(evidence: Evidence) -> Finding:
             return Finding(check, True, f"Energies and forces belong together ({measured}).", values)
         return Finding(check, False, f"Forces do not belong to the energies ({measured}).{sign}", values)
     likely = [meaning for (_, meaning), far in zip(ratios, off, strict=True) if far <= min(off) + 0.1 and far <= _NEAR]
+    bohr = ratio < 1 and lengths.passed  # neighbours as far apart as bonds are: positions are not in Bohr
+    if line.due_to_distance and (not likely or bohr):
+        return Finding(check, None, f"Frames are too far apart for units of energies and forces ({measured}).", values)
     if not likely and abs(correlation) < 0.95 and not sign:
         return Finding(check, None, f"Energies and forces agree in direction only ({measured}).", values)
     why = " or ".join(m for m in likely if m) or "no pair of known units explains it"
@@ -129,10 +168,11 @@ def _stress(evidence: Evidence) -> Finding:
         return Finding(check, None, f"{len(evidence.strains)} pairs of strained cells: too few to compare.", {})
     pairs = evidence.strains.copy()
     pairs[:, 0] = np.maximum(pairs[:, 0], np.sort(pairs[:, 0])[ALIKE - 1])  # a single pair must not decide
-    ratio, correlation, effective, n = slope(pairs)
+    line = _slope(pairs)
+    ratio, correlation, n = line.ratio, line.correlation, line.pairs
     values = {"slope": ratio, "correlation": correlation, "pairs": float(n)}
     measured = f"slope {ratio:.3g}, correlation {correlation:.2f}, {n} pairs of strained cells"
-    if abs(correlation) < 0.8 or effective < 5:
+    if abs(correlation) < 0.8 or line.effective < 5:
         return Finding(check, None, f"Cells are too far apart to compare ({measured}).", values)
     volume = float(np.median(evidence.strains[:, 4]))
     virial = (1 / volume, "as if the label were a virial, which is a stress times the volume: a unit of energy says so")
@@ -147,6 +187,8 @@ def _stress(evidence: Evidence) -> Finding:
             return Finding(check, True, f"Energies and stresses belong together ({measured}).", values)
         return Finding(check, False, f"The sign of the stress is turned ({measured}).{sign}", values)
     likely = [why for why, far in off.items() if why and far <= min(off.values()) + 0.1 and far <= _NEAR]
+    if not likely and line.due_to_distance:
+        return Finding(check, None, f"Cells are too far apart for units of energies and stresses ({measured}).", values)
     if not likely and abs(correlation) < 0.95 and not sign:
         return Finding(check, None, f"Energies and stresses agree in direction only ({measured}).", values)
     why = " or ".join(likely) or "no pair of known units explains it"

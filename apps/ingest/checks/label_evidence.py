@@ -19,6 +19,7 @@ NOBLE = np.array([2, 10, 18, 36, 54, 86])  # not bonded, so their distances say 
 THOMAS_FERMI = 20.92  # eV, times Z^(7/3)
 SAME_CELL = 1e-5  # Angstrom
 WINDOW = 48  # earlier frames of the group in the search for the nearest
+PAIR_COLUMNS = 5
 REACH = 2.2  # in sums of covalent radii: range of the search for a nearest neighbour
 
 FLOATS = NDArray[np.float64]
@@ -32,7 +33,8 @@ class Evidence:
     ----------
     pairs
         Distance of the two frames (root mean square, Angstrom), work done by the mean force (eV, the energy that
-        should be lost), energy difference (eV), number of atoms; [P, 4].
+        should be lost), energy difference (eV), number of atoms, work done by half the difference of the forces (eV,
+        the scale of the finite-difference error; 0 is unknown); [P, 5].
     bonds
         Kind (200 Z1 + Z2), length in sums of covalent radii, force along it (eV/Angstrom, positive apart; NaN for
         unknown forces); [B, 3].
@@ -41,7 +43,7 @@ class Evidence:
     force_square, force_count
         Sum of squared force components, and their number.
     strains
-        Of pairs of strained cells with stresses, see `gfm_pipeline.apps.ingest.checks.strain_evidence`; [S, 5].
+        Of pairs of strained cells with stresses, see `gfm_pipeline.apps.ingest.checks.strain_evidence`; [S, 6].
     """
 
     pairs: FLOATS
@@ -55,9 +57,9 @@ class Evidence:
     @staticmethod
     def merge(parts: list[Evidence]) -> Evidence:
         """Join the evidence of several shards; keep the nearest pairs and an even choice of bonds."""
-        pairs = np.concatenate([np.zeros((0, 4)), *(p.pairs for p in parts)])
+        pairs = np.concatenate([np.zeros((0, PAIR_COLUMNS)), *(_widened(p.pairs, PAIR_COLUMNS) for p in parts)])
         bonds = np.concatenate([np.zeros((0, 3)), *(p.bonds for p in parts)])
-        strains = np.concatenate([np.zeros((0, COLUMNS)), *(p.strains for p in parts)])
+        strains = np.concatenate([np.zeros((0, COLUMNS)), *(_widened(p.strains, COLUMNS) for p in parts)])
         return Evidence(
             pairs[np.argsort(pairs[:, 0], kind="stable")[:MAX_PAIRS]],
             bonds[:: max(1, -(-len(bonds) // (4 * MAX_BONDS)))],
@@ -67,6 +69,11 @@ class Evidence:
             sum(p.force_count for p in parts),
             strains[np.argsort(strains[:, 0], kind="stable")[:PAIRS]],
         )
+
+
+def _widened(rows: FLOATS, columns: int) -> FLOATS:
+    """Return ``rows`` with zeros in the columns that shards of earlier versions do not have."""
+    return np.pad(rows, ((0, 0), (0, columns - rows.shape[1])))
 
 
 @dataclass
@@ -87,7 +94,7 @@ class Collector:
     _square: float = 0.0
     _count: int = 0
     _frames: dict[tuple[str | None, bytes], deque[_LabelledFrame]] = field(default_factory=dict)
-    _pairs: list[tuple[float, float, float, float]] = field(default_factory=list)
+    _pairs: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     _bonds: list[FLOATS] = field(default_factory=list)
     _n_bonds: int = 0
     _strained: StrainCollector = field(default_factory=StrainCollector)
@@ -126,7 +133,8 @@ class Collector:
         if fitting:
             found = _nearest(here, fitting, record.pbc)
             if found is not None:
-                self._pairs.append((*found, float(len(record.numbers))))
+                distance, work, change, curvature = found
+                self._pairs.append((distance, work, change, float(len(record.numbers)), curvature))
         frames.append(here)
         if len(self._pairs) >= 2 * MAX_PAIRS:
             self._pairs = sorted(self._pairs)[:MAX_PAIRS]
@@ -134,7 +142,7 @@ class Collector:
     def evidence(self) -> Evidence:
         """Return the collected evidence."""
         own = Evidence(
-            np.array(self._pairs, dtype=np.float64).reshape(-1, 4),
+            np.array(self._pairs, dtype=np.float64).reshape(-1, PAIR_COLUMNS),
             np.concatenate([np.zeros((0, 3)), *self._bonds]),
             self._n_checked,
             self._unbound,
@@ -147,8 +155,11 @@ class Collector:
 
 def _nearest(
     here: _LabelledFrame, others: list[_LabelledFrame], pbc: NDArray[np.bool_]
-) -> tuple[float, float, float] | None:
-    """Return distance, work and energy difference to the nearest of ``others``; None if all equal this frame."""
+) -> tuple[float, float, float, float] | None:
+    """Return distance, work, energy difference and work of half the difference of the forces, to the nearest frame.
+
+    Returns None if all ``others`` equal this frame.
+    """
     pos, forces = np.stack([f.pos for f in others]), np.stack([f.forces for f in others])
     if np.any(pbc):
         moved = here.pos - pos
@@ -168,8 +179,8 @@ def _nearest(
     k = int(np.argmin(distance))
     if not np.isfinite(distance[k]):
         return None
-    work = float(-((forces[k] + here.forces) / 2.0 * moved[k]).sum())
-    return float(distance[k]), work, here.energy - others[k].energy
+    before, after = (float(-(f * moved[k]).sum()) for f in (forces[k], here.forces))
+    return float(distance[k]), (before + after) / 2.0, here.energy - others[k].energy, abs(after - before) / 2.0
 
 
 def _bonds(record: Record, forces: FLOATS | None) -> FLOATS:

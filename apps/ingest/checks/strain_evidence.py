@@ -22,7 +22,7 @@ LEAST, MOST = 1e-4, 0.15  # size of compared strains: Frobenius norm
 LENGTH = 3.0  # Angstrom: this displacement counts like a strain of 1
 STILL = 1e-3  # Angstrom: without known forces, atoms must move with the cell
 WINDOW, GROUPS, PAIRS = 48, 200, 600
-COLUMNS = 5
+COLUMNS = 6
 
 
 @dataclass
@@ -39,7 +39,7 @@ class StrainCollector:
     """Collects the nearest pairs of cells from converted records, one by one."""
 
     _frames: dict[tuple[str | None, bytes], deque[_StrainedFrame]] = field(default_factory=dict)
-    _pairs: list[tuple[float, float, float, float, float]] = field(default_factory=list)
+    _pairs: list[tuple[float, ...]] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
         """Add a usable record."""
@@ -61,11 +61,15 @@ class StrainCollector:
             self._pairs = sorted(self._pairs)[:PAIRS]
 
     def pairs(self) -> FLOATS:
-        """Return distance, expected and actual change of the energy (eV), number of atoms, and volume [P, 5]."""
+        """Return the rows [P, 6].
+
+        Columns: distance, expected and actual change of the energy (eV), number of atoms, volume (Angstrom^3), work of
+        half the difference of stresses and forces (eV).
+        """
         return np.array(sorted(self._pairs)[:PAIRS], dtype=np.float64).reshape(-1, COLUMNS)
 
 
-def _pair(one: _StrainedFrame, other: _StrainedFrame) -> tuple[float, float, float, float, float] | None:
+def _pair(one: _StrainedFrame, other: _StrainedFrame) -> tuple[float, ...] | None:
     """Return the row of `StrainCollector.pairs` for two frames; None if they cannot be compared."""
     if np.abs(one.cell - other.cell).max() > MOST * np.abs(one.cell).max():
         return None
@@ -81,14 +85,17 @@ def _pair(one: _StrainedFrame, other: _StrainedFrame) -> tuple[float, float, flo
     known = one.forces is not None and other.forces is not None
     if not known and float(np.abs(moved).max()) > STILL:
         return None
-    work = 0.0 if one.forces is None or other.forces is None else float(((one.forces + other.forces) / 2 * moved).sum())
+    works = [
+        0.0 if frame.forces is None or not known else float((frame.forces * moved).sum()) for frame in (one, other)
+    ]
     volumes = [float(abs(np.linalg.det(frame.cell))) for frame in (one, other)]
-    mean = 0.5 * (volumes[0] * one.stress + volumes[1] * other.stress)
+    strained = [float((v * frame.stress * strain).sum()) for v, frame in zip(volumes, (one, other), strict=True)]
     far = size + float(np.sqrt((moved**2).sum() / len(moved))) / LENGTH
     return (
         far,
-        float((mean * strain).sum()),
-        other.energy - one.energy + work,
+        sum(strained) / 2,
+        other.energy - one.energy + sum(works) / 2,
         float(len(moved)),
         float(np.mean(volumes)),
+        abs(strained[1] - strained[0] - works[1] + works[0]) / 2,
     )
