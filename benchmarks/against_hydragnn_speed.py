@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -137,6 +137,17 @@ def compare(checkout: Path, folder: Path, asked: dict[str, Any], compiled: bool,
     return cells
 
 
+def width_of(settings: Any, parameters: int) -> int:
+    """Return the width, a multiple of four, whose model has the number of parameters that is nearest."""
+    from gfm_pipeline.models import ModelSpec, Potential
+
+    def excess(hidden: int) -> int:
+        model = Potential(ModelSpec(settings.algorithm, hidden, settings.layers, settings.cutoff, settings.options))
+        return abs(sum(p.numel() for p in model.parameters()) - parameters)
+
+    return min(range(4, 257, 4), key=excess)
+
+
 def serve() -> None:
     """Train on request: our side."""
     import torch
@@ -150,9 +161,12 @@ def serve() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     sizes = {name: asked[name] for name in ("hidden", "layers", "cutoff")}
+    settings = ModelSettings(asked["name"], **sizes, options=asked.get("options", OPTIONS.get(asked["name"], {})))
+    if "parameters" in asked:
+        settings = replace(settings, hidden=width_of(settings, asked["parameters"]))
     spec = TrainSpec(
         task="speed",
-        model=ModelSettings(asked["name"], **sizes, options=OPTIONS.get(asked["name"], {})),
+        model=settings,
         optimiser=OptimiserSettings(asked["learning_rate"], asked["batch"], 10.0),
         datasets=(DatasetRef("b", asked["dataset"]),),
         seed=0,
@@ -171,6 +185,7 @@ def serve() -> None:
             trainer.step()
         seconds = time.process_time() - started
         answer = {"seconds": seconds, "structures": steps * asked["batch"], "parameters": trainer.n_parameters}
+        answer["hidden"] = settings.hidden
         answer["compiled"] = trainer.training_pass.compiled
         print(json.dumps(answer), file=out, flush=True)
     trainer.close()

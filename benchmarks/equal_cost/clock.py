@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,21 +16,47 @@ import numpy as np
 BATCH = 8  # structures per prediction of the test set
 
 
+def _processor_seconds() -> float:
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
+
+
 class Budget:
-    """Processor time of a training, of all threads, from the first step on."""
+    """Processor time of a training, of all threads and of compilers that it starts, from the first step on."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self._start = seconds, time.process_time()
+        self.seconds, self._start = seconds, _processor_seconds()
 
     @property
     def used(self) -> float:
         """Seconds since the start."""
-        return time.process_time() - self._start
+        return _processor_seconds() - self._start
 
     @property
     def done(self) -> float:
         """Used share of the budget, at most 1; schedules of the learning rate follow it."""
         return min(1.0, self.used / self.seconds)
+
+
+class Turns(Budget):
+    """Turns of some steps: each waits for a line of standard input, and ends with an answer on standard output."""
+
+    def __init__(self, steps: int, batch: int, facts: dict[str, Any]) -> None:
+        super().__init__(math.inf)
+        self._steps, self._taken, self._batch, self._facts = steps, 0, batch, facts
+
+    @property
+    def done(self) -> float:
+        """Always zero; the process ends where no more turns are asked for."""
+        if self._taken % self._steps == 0:
+            if self._taken:
+                answer = {"seconds": self.used, "structures": self._steps * self._batch}
+                print(json.dumps(answer | self._facts), flush=True)
+            if not sys.stdin.readline():
+                sys.exit(0)
+            self._start = _processor_seconds()
+        self._taken += 1
+        return 0.0
 
 
 def set_cosine_rate(optimiser: Any, rate: float, done: float) -> None:
@@ -40,7 +67,12 @@ def set_cosine_rate(optimiser: Any, rate: float, done: float) -> None:
 
 def task() -> dict[str, Any]:
     """Return the task of this program: files of structures, cutoff, seconds, seed, settings and output."""
-    return json.loads(sys.stdin.read())  # type: ignore[no-any-return]
+    return json.loads(sys.stdin.readline())  # type: ignore[no-any-return]
+
+
+def clock_of(asked: dict[str, Any], facts: dict[str, Any]) -> Budget:
+    """Return the budget of a training, or its turns where the task names their ``steps``."""
+    return Turns(asked["steps"], asked["settings"]["batch"], facts) if "steps" in asked else Budget(asked["seconds"])
 
 
 def shuffled(n: int, batch: int, seed: int) -> Iterator[list[int]]:

@@ -23,7 +23,7 @@ from mace.tools import scripts_utils, torch_geometric
 from mace.tools.train import take_step
 from torch_ema import ExponentialMovingAverage
 
-from equal_cost.clock import BATCH, Budget, answer, set_cosine_rate, shuffled, task
+from equal_cost.clock import BATCH, answer, clock_of, set_cosine_rate, shuffled, task
 
 OUTPUTS = {"forces": True, "virials": False, "stress": False}
 
@@ -75,7 +75,8 @@ def main() -> None:
     optimiser = scripts_utils.get_optimizer(options, groups)
     average = ExponentialMovingAverage(model.parameters(), decay=0.99)
     stages = [modules.WeightedEnergyForcesLoss(energy, 100.0) for energy in (1.0, 1000.0)]
-    budget, steps, seen = Budget(asked["seconds"]), 0, 0
+    facts = {"version": f"mace-torch {version('mace-torch')}", "parameters": sum(p.numel() for p in model.parameters())}
+    budget, steps, seen = clock_of(asked, facts), 0, 0
     for indices in shuffled(len(train), settings["batch"], asked["seed"]):
         done = budget.done
         if done >= 1.0:
@@ -93,8 +94,6 @@ def main() -> None:
             found = model(batch.to_dict(), compute_force=True)
             energies += found["energy"].detach().tolist()
             forces.append(found["forces"].detach().numpy())
-    parameters = sum(p.numel() for p in model.parameters())
-    facts = {"version": f"mace-torch {version('mace-torch')}", "parameters": parameters}
     answer(asked["output"], energies, forces, facts | {"cpu_seconds": used, "steps": steps, "structures": seen})
 
 

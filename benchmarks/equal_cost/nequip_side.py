@@ -21,7 +21,7 @@ from nequip.train import EnergyForceLoss
 from nequip.train.ema import EMAWeights
 from nequip.utils.global_state import set_global_state
 
-from equal_cost.clock import BATCH, Budget, answer, set_cosine_rate, shuffled, task
+from equal_cost.clock import BATCH, answer, clock_of, set_cosine_rate, shuffled, task
 
 
 def graphs(file: str, names: list[str], cutoff: float) -> list[Any]:
@@ -53,7 +53,8 @@ def main() -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=settings["lr"], amsgrad=True)
     average = EMAWeights(model, decay=settings["ema"])
     average.update_parameters(model)
-    budget, steps, seen = Budget(asked["seconds"]), 0, 0
+    facts = {"version": f"nequip {version('nequip')}", "parameters": sum(p.numel() for p in model.parameters())}
+    budget, steps, seen = clock_of(asked, facts), 0, 0
     for indices in shuffled(len(train), settings["batch"], asked["seed"]):
         done = budget.done
         if done >= 1.0:
@@ -74,7 +75,6 @@ def main() -> None:
         found = model(AtomicDataDict.batched_from_list(test[first : first + BATCH]))
         energies += found[AtomicDataDict.TOTAL_ENERGY_KEY].detach().reshape(-1).tolist()
         forces.append(found[AtomicDataDict.FORCE_KEY].detach().numpy())
-    facts = {"version": f"nequip {version('nequip')}", "parameters": sum(p.numel() for p in model.parameters())}
     answer(asked["output"], energies, forces, facts | {"cpu_seconds": used, "steps": steps, "structures": seen})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from equal_cost.clock import BATCH, Budget, answer, task
-from gfm_pipeline.api.training_defaults import default_hyperparameters, default_model
+from gfm_pipeline.api.training_defaults import default_compile, default_hyperparameters, default_model
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.deploy.batches import batch_of
 from gfm_pipeline.apps.ingest.assemble import assemble_program
@@ -24,7 +25,7 @@ from gfm_pipeline.apps.train.setup import prepare
 from gfm_pipeline.apps.train.trainer import Trainer
 from gfm_pipeline.core.contracts.data import AssembleSpec, Duplicates, ReadShardSpec, SourceSettings, Split
 from gfm_pipeline.core.contracts.sources import validate_options
-from gfm_pipeline.core.contracts.training import DatasetRef, TrainSpec, settings_of
+from gfm_pipeline.core.contracts.training import Compile, DatasetRef, TrainSpec, settings_of
 
 PROBE = 3  # steps
 SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
@@ -96,9 +97,10 @@ def main() -> None:
     keep_freed_memory()
     settings = dict(asked["settings"])
     options = {f"options.{name}": value for name, value in settings.pop("options", {}).items()}
-    compile_pass = bool(settings.pop("compile", False))
+    chosen = settings.pop("compile", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": f"{name}/compiled", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         dataset = ingest({split: asked[split] for split in SPLITS}, folder)
 
         def spec_of(graphs: int) -> TrainSpec:
@@ -110,11 +112,14 @@ def main() -> None:
             )  # fmt: skip
 
         graphs, probed = graphs_within(spec_of(10**9), asked["seconds"])
+        pays = default_compile([dataset], graphs) is Compile.ALWAYS
+        compile_pass = pays if chosen is None else bool(chosen)
         trainer, used = trained(spec_of(graphs), asked["seconds"] - probed, compile_pass=compile_pass)
         used += probed
     energies, forces = predictions(trainer, asked["test"])
     state = trainer.state
-    facts = {"version": f"gfm-pipeline {version('gfm-pipeline')}", "parameters": trainer.n_parameters}
+    kind = ", compiled" if trainer.training_pass.compiled else ""
+    facts = {"version": f"gfm-pipeline {version('gfm-pipeline')}{kind}", "parameters": trainer.n_parameters}
     facts |= {"cpu_seconds": used, "steps": state.steps, "structures": state.graphs}
     answer(asked["output"], energies, np.concatenate(forces)[None], facts)
 

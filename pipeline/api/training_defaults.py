@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.training import Device
+from gfm_pipeline.core.contracts.training import Compile, Device
 
 if TYPE_CHECKING:
     from gfm_pipeline.apps.dataset import Dataset
@@ -19,6 +19,9 @@ DEFAULTS: dict[str, Any] = {"cutoff": CUTOFF, "learning_rate": 5e-3, "schedule":
 MODEL: dict[str, Any] = {"algorithm": "PaiNN", "hidden": 64, "layers": 3}
 MODEL_OF_LARGE_GRAPHS: dict[str, Any] = {"algorithm": "EGNN", "hidden": 32, "layers": 2}
 LARGE_GRAPH = 2_000  # edges; a step of one such graph costs as much as that of ten molecules
+# Edges of all structures seen from which compiling the pass pays: 5 million with PaiNN, 15 with EGNN
+# (docs/performance.md). The length of a training is known here, so this is lower than where trainings may end early.
+COMPILED_FROM = 10_000_000
 ATOMS_PER_STEP, LARGEST_BATCH = 64, 16
 WARMUP_STEPS, WARMUP_SHARE = 50, 0.05  # the longest warm-up, and its largest share of all steps
 
@@ -50,6 +53,12 @@ def default_hyperparameters(datasets: Sequence[Dataset], device: str, graphs: in
         batch = min(LARGEST_BATCH, max(1, round(ATOMS_PER_STEP * _structures(datasets) / max(1, atoms))))
     warmup = min(WARMUP_STEPS, max(1, round(WARMUP_SHARE * graphs / batch)))
     return DEFAULTS | {"batch_size": batch, "warmup": warmup}
+
+
+def default_compile(datasets: Sequence[Dataset], graphs: int) -> Compile:
+    """Return whether a training that sees ``graphs`` structures compiles its pass: when that saves time."""
+    edges = sum(_edges(dataset.statistics) for dataset in datasets) / max(1, _structures(datasets))
+    return Compile.ALWAYS if graphs * edges >= COMPILED_FROM else Compile.NEVER
 
 
 def begun_model(checkpoints: Path) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import pytest
 from ingest_cases import labelled, run_all
 
 from gfm_pipeline import evaluate_model, train_model
-from gfm_pipeline.api.training_defaults import default_hyperparameters, default_model
+from gfm_pipeline.api.training_defaults import default_compile, default_hyperparameters, default_model
 from gfm_pipeline.apps.dataset import Dataset
 from gfm_pipeline.apps.train.checkpoint import load
+from gfm_pipeline.apps.train.compiled import TrainingPass
 from gfm_pipeline.core.contracts.data import SourceSettings, Split
 from gfm_pipeline.core.contracts.targets import FORCES, Level, Reference, Target
+from gfm_pipeline.core.contracts.training import Compile
 from gfm_pipeline.core.errors import GFMError
 
 SIZE = Target("extent", "Angstrom", "how far atoms stand from the centre", Level.GRAPH, reference=Reference.MEAN)
@@ -61,6 +63,22 @@ def test_a_training_that_names_nothing_takes_small_steps_and_ends_at_a_rate_of_z
     assert optimiser.warmup == 1  # of two to ten steps
     assert default_hyperparameters([crystals], "cpu", 200)["warmup"] == 10
     assert default_hyperparameters([crystals], "cpu", 10_000)["warmup"] == 50
+
+
+def test_a_training_is_compiled_where_its_length_pays_for_it_or_on_request(dataset, tmp_path, monkeypatch):
+    assert default_compile([dataset], 100) is Compile.NEVER
+    assert default_compile([dataset], 10_000_000) is Compile.ALWAYS
+    passes = []
+
+    def compiled(model):
+        passes.append(TrainingPass(model, "eager"))  # traced, and not compiled, which would take a minute
+        return passes[-1]
+
+    monkeypatch.setattr("gfm_pipeline.apps.train.task.compiled_pass", compiled)
+    train_model(dataset, tmp_path / "eager", **SMALL)
+    assert not passes
+    train_model(dataset, tmp_path / "compiled", compile=True, **SMALL)
+    assert [one.compiled for one in passes] == [True]
 
 
 def test_structures_of_many_edges_get_a_model_that_costs_less_per_edge(dataset, tmp_path):
