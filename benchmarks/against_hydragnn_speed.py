@@ -71,9 +71,11 @@ class Side:
             self._send("go")
         except OSError:
             return None
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
-        found: dict[str, Any] | None = json.loads(line) if line else None
-        return found
+        for line in self._process.stdout or ():
+            if line.startswith("{"):  # libraries print, too
+                found: dict[str, Any] = json.loads(line)
+                return found
+        return None
 
     def why(self) -> str:
         """Return the last line that the process wrote on standard error."""
@@ -142,7 +144,9 @@ def width_of(settings: Any, parameters: int) -> int:
     from gfm_pipeline.models import ModelSpec, Potential
 
     def excess(hidden: int) -> int:
-        model = Potential(ModelSpec(settings.algorithm, hidden, settings.layers, settings.cutoff, settings.options))
+        model = Potential(
+            ModelSpec(settings.algorithm, hidden, settings.layers, settings.cutoff, options=settings.options)
+        )
         return abs(sum(p.numel() for p in model.parameters()) - parameters)
 
     return min(range(4, 257, 4), key=excess)

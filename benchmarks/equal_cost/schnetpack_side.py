@@ -7,11 +7,16 @@ gradients are forces. The lists of neighbours are made once, as its data module 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import ase.io
-import schnetpack as spk
 import torch
+import torch.utils.data.dataloader as torch_loader
+
+if not hasattr(torch_loader, "T_co"):  # schnetpack 2.1 imports this type variable, which torch has renamed
+    torch_loader.T_co = TypeVar("T_co")  # type: ignore[attr-defined]
+
+import schnetpack as spk
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.transform import ASENeighborList
@@ -43,7 +48,7 @@ def build(settings: dict[str, Any], cutoff: float) -> Any:
     return spk.model.NeuralNetworkPotential(
         representation=representation,
         input_modules=[spk.atomistic.PairwiseDistances()],
-        output_modules=[spk.atomistic.Atomwise(n_in=settings["hidden"]), spk.atomistic.Forces()],
+        output_modules=[spk.atomistic.Atomwise(n_in=settings["hidden"], output_key="energy"), spk.atomistic.Forces()],
     )
 
 
