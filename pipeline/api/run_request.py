@@ -197,7 +197,8 @@ def for_next_stage(run: ResolvedRun) -> ResolvedRun:
     todo = [name for name in names if finished_stage(context, state, name) is None]
     if not todo or site.scheduler.system is None:
         return run
-    if (rest := rest_job(context, state, site, _nodes_of(model, site, todo[0]))) is not None:
+    held = _nodes_of(model, site, todo[0])
+    if (rest := rest_job(context, state, site, held, state.last_event)) is not None:
         stages = {**model.allocation.stages, todo[0]: rest}
         allocation = model.allocation.model_copy(update={"stages": stages})
         model = as_before(model, todo[0], run.resources.sizes[todo[0]]).model_copy(update={"allocation": allocation})

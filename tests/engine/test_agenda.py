@@ -69,3 +69,37 @@ def test_the_agenda_follows_a_search_whatever_happens():
     for wave in stage.waves:
         left = sum(not finished(stage, c.name, 0) for c in stage.waves[wave].candidates)
         assert agenda.unfinished(wave, 0) == left
+
+
+def test_promotions_to_come_count_among_the_trainings_left():
+    """A wave whose decision waits for one slow candidate still has all trainings of its higher rungs to come."""
+    state = CampaignState()
+    state.apply(ev.StageOpened("search", KEY, {}, {}, 4), 0.0)
+    names = [f"c{number:05d}" for number in range(27)]
+    state.apply(ev.WaveProposed(KEY, 0, tuple(ev.Candidate(n, 0, {}) for n in names), "", 0), 0.0)
+    agenda = Agenda(state.stages[KEY])
+
+    def outlook() -> tuple[int, ...]:
+        agenda.update()
+        return agenda.outlook((27, 9, 3))
+
+    def train(name: str, rung: int) -> None:
+        task = task_name(name, rung)
+        state.apply(ev.TaskStarted(KEY, task, 1), 1.0)
+        done = ev.TaskEnded(KEY, task, 1, ev.AttemptOutcome.OK, 1.0, action=ev.Action.ACCEPT)
+        state.apply(done, 2.0)
+
+    assert outlook() == (18, 6, 3)  # each candidate once, at the last rung that it can reach
+    for name in names[:26]:
+        train(name, 0)
+    assert outlook() == (0, 6, 3)
+    train(names[26], 0)
+    state.apply(ev.RungDecided(KEY, 0, 0, tuple(names[:9]), {}), 3.0)
+    assert outlook() == (0, 6, 3)
+    for name in names[:8]:
+        train(name, 1)
+    assert outlook() == (0, 0, 3)
+    train(names[8], 1)
+    state.apply(ev.RungDecided(KEY, 0, 1, tuple(names[:3]), {}), 4.0)
+    train(names[0], 2)
+    assert outlook() == (0, 0, 2)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from site_cases import FRONTIER_PAID, PLAIN, site
 from workflow_cases import workflow
 
+from gfm_pipeline.campaign import events as ev
+from gfm_pipeline.campaign.paths import CampaignPaths
+from gfm_pipeline.campaign.state import CampaignState
+from gfm_pipeline.engine.decisions.requests import Context
 from gfm_pipeline.engine.resources.requirements import Resources, decide_for_stages, decide_resources
-from gfm_pipeline.engine.resources.stage_jobs import jobs_of, with_own_jobs
+from gfm_pipeline.engine.resources.stage_jobs import jobs_of, rest_job, smaller_job, with_own_jobs
+from gfm_pipeline.engine.stages.trials import task_name
+from gfm_pipeline.workflow.resource_sections import AllocationModel
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 WIDE: dict[str, Any] = {
@@ -63,3 +70,51 @@ def test_jobs_stay_whole_where_no_job_can_follow_another():
     assert isinstance(found, Resources)
     assert with_own_jobs(model, site(PLAIN), found) == model.allocation
     assert list(jobs_of(model, site(PLAIN))) == []
+
+
+def test_the_last_trainings_get_a_job_only_when_few_of_all_that_follow_are_left():
+    """A wave that waits for one candidate of four nodes is not the end of a search: its promotions need 16 each."""
+    model = workflow(
+        search__candidates=250, search__rungs=[40, 80, 160], search__reduction=5, search__space__batch_size=[1024],
+        resources={"search": {"nodes": [4, 8, 16]}}, allocation={"nodes": 1024, "hours": 12},
+    )  # fmt: skip
+    machine = site(FRONTIER_PAID)
+    found = decide_resources(model, machine)
+    assert isinstance(found, Resources), found
+    context = Context(model, (), {}, 252, 1, CampaignPaths(Path("/nowhere")), found.sizes)
+    state, names = CampaignState(), [f"c{number:05d}" for number in range(250)]
+    for stage, key in (("ingest", "i"), ("search", "s")):
+        state.apply(ev.StageOpened(stage, key, {}, {}, 4), 0.0)
+    state.apply(ev.StageDone("i", {}), 0.0)
+    state.apply(ev.WaveProposed("s", 0, tuple(ev.Candidate(n, 0, {}) for n in names), "", 0), 0.0)
+
+    def train(rung: int, chosen: list[str]) -> None:
+        for name in chosen:
+            state.apply(ev.TaskStarted("s", task_name(name, rung), 1), 0.0)
+            ended = ev.TaskEnded("s", task_name(name, rung), 1, ev.AttemptOutcome.OK, 900.0, action=ev.Action.ACCEPT)
+            state.apply(ended, 1.0)
+
+    train(0, names[:249])
+    assert rest_job(context, state, machine, 1024, 1.0) is None  # 50 trainings of 8 nodes, ten of 16
+    train(0, names[249:])
+    state.apply(ev.RungDecided("s", 0, 0, tuple(names[:50]), {}), 2.0)
+    train(1, names[:50])
+    state.apply(ev.RungDecided("s", 0, 1, tuple(names[:10]), {}), 2.0)
+    rest = rest_job(context, state, machine, 1024, 2.0)
+    assert rest is not None
+    assert (rest.nodes, rest.hours) == (161, 6.0)  # ten trainings of 16 nodes, and one in a hundred spare
+
+
+def test_a_smaller_job_is_long_enough_for_its_trainings_if_the_queue_has_one():
+    """Frontier gives up to 91 nodes two hours, up to 183 six hours, and more nodes twelve."""
+    machine, whole = site(FRONTIER_PAID), AllocationModel(nodes=1024, hours=12)
+
+    def job(held: int, hours: float) -> tuple[int, float | None]:
+        found = smaller_job(machine, whole, 16, held, 12.0, hours * 3600.0)
+        assert found is not None
+        return found.nodes, found.hours
+
+    assert job(1024, 1.0) == (16, 2.0)
+    assert job(1024, 3.0) == (92, 6.0)
+    assert job(1024, 8.0) == (184, 12.0)
+    assert job(300, 3.0) == (16, 2.0)  # 92 nodes are more than a quarter: the trainings go on in several jobs

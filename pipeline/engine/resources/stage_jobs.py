@@ -8,7 +8,7 @@ from itertools import groupby
 from gfm_pipeline.campaign.stage_state import StageState
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.engine.decisions.requests import Context
-from gfm_pipeline.engine.resources.allocation import Allocation, Impossible, decide_allocation, job_nodes
+from gfm_pipeline.engine.resources.allocation import START_SECONDS, Allocation, Impossible, decide_allocation, job_nodes
 from gfm_pipeline.engine.resources.demand import Demand, SharedDemand
 from gfm_pipeline.engine.resources.requirements import Resources
 from gfm_pipeline.engine.stages.base import Stage
@@ -46,7 +46,7 @@ def with_own_jobs(workflow: WorkflowModel, site: SiteModel, found: Resources) ->
         busy = _busy_nodes(site, found, stage.name, stage.demand(workflow))
         if stage.name in own or busy is None or busy * SHARE > whole.usable:
             continue
-        if (job := _smaller(site, requested, busy, whole.nodes, whole.hours)) is not None:
+        if (job := smaller_job(site, requested, busy, whole.nodes, whole.hours)) is not None:
             own[stage.name] = job
     return requested.model_copy(update={"stages": own})
 
@@ -73,8 +73,13 @@ def jobs_of(workflow: WorkflowModel, site: SiteModel) -> Iterator[tuple[tuple[st
             yield tuple(together), job
 
 
-def rest_job(context: Context, state: CampaignState, site: SiteModel, held: int) -> StageAllocationModel | None:
-    """Return the job for the last tasks of the present stage if they leave most of ``held`` nodes idle; else None."""
+def rest_job(
+    context: Context, state: CampaignState, site: SiteModel, held: int, now: float
+) -> StageAllocationModel | None:
+    """Return the job for the last tasks of the present stage if they leave most of ``held`` nodes idle; else None.
+
+    ``now`` is Unix time.
+    """
     requested = context.workflow.allocation
     if (
         requested.split_nodes is None
@@ -84,20 +89,16 @@ def rest_job(context: Context, state: CampaignState, site: SiteModel, held: int)
     ):
         return None
     stage, known = _present(context, state)
-    left = None if stage is None or known is None else stage.left(context, known)
-    if not left or stage is None:
+    busy = None if stage is None or known is None else stage.nodes_left(context, known)
+    if not busy or stage is None or busy * SHARE > held:
         return None
-    busy = context.sizes[stage.name][-1].nodes_of(left)
-    return (
-        _smaller(site, requested, busy, held, decided_hours(requested.of_stage(stage.name)))
-        if busy * SHARE <= held
-        else None
-    )
+    hours, seconds = decided_hours(requested.of_stage(stage.name)), stage.seconds_left(context, known, now)
+    return smaller_job(site, requested, busy, held, hours, seconds)
 
 
 def hands_over(context: Context, state: CampaignState, site: SiteModel, held: int, now: float) -> bool:
     """Return whether the last tasks of the present stage should go on in a smaller job; ``now`` is Unix time."""
-    if rest_job(context, state, site, held) is None:
+    if rest_job(context, state, site, held, now) is None:
         return False
     stage, known = _present(context, state)
     least = context.workflow.allocation.split_seconds
@@ -129,16 +130,28 @@ def _chains(site: SiteModel, requested: AllocationModel) -> bool:
     return site.scheduler.system is not None and queue is not None and queue.chaining
 
 
-def _smaller(
-    site: SiteModel, requested: AllocationModel, busy: int, held: int, hours: float | None
+def smaller_job(
+    site: SiteModel, requested: AllocationModel, busy: int, held: int, hours: float | None, seconds: float = 0.0
 ) -> StageAllocationModel | None:
-    """Return a job of fewer than ``held`` nodes in which ``busy`` nodes can work; None: the queue has none."""
-    nodes = job_nodes(site, requested.queue, busy)
-    job = check_job(site, requested.queue, nodes)
-    if nodes >= held or isinstance(job, Refusal):
-        return None
-    limits = [limit for limit in (job.hours, hours) if limit is not None]
-    return StageAllocationModel(nodes=nodes, hours=min(limits, default=None))
+    """Return a job of fewer than ``held`` nodes in which ``busy`` nodes can work; None: the queue has none.
+
+    A queue may give small jobs too little wall time for ``seconds`` of work. Then the job has the next larger size
+    whose wall time suffices, up to a quarter of ``held`` nodes; beyond that, the work goes on in several jobs.
+    """
+    least = job_nodes(site, requested.queue, busy)
+    queue = site.scheduler.queues.get(queue_name(site, requested.queue) or "")
+    larger = sorted(b.min_nodes for b in (() if queue is None else queue.bins) if b.min_nodes * SHARE <= held)
+    needed = seconds + site.driver.warning_seconds + START_SECONDS
+    found: StageAllocationModel | None = None
+    for nodes in (least, *(n for n in larger if n > least)):
+        job = check_job(site, requested.queue, nodes)
+        if nodes >= held or isinstance(job, Refusal):
+            continue
+        wall = min((limit for limit in (job.hours, hours) if limit is not None), default=None)
+        found = found or StageAllocationModel(nodes=nodes, hours=wall)
+        if wall is None or wall == hours or wall * 3600.0 >= needed:
+            return StageAllocationModel(nodes=nodes, hours=wall)
+    return found
 
 
 def decided_hours(requested: AllocationModel) -> float | None:

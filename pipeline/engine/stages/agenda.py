@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfm_pipeline.campaign.events import Candidate
@@ -95,6 +96,28 @@ class Agenda:
     def unfinished_trainings(self) -> list[Training]:
         """Return the unfinished trainings."""
         return [training for task, training in self._trainings.items() if task not in self._finished]
+
+    def outlook(self, most: Sequence[int]) -> tuple[int, ...]:
+        """Return, for each rung, the largest number of candidates that still train to this rung and to no higher one.
+
+        Promotions that the decisions to come can make are included.
+
+        Parameters
+        ----------
+        most
+            The largest number of candidates that can ever train to each rung.
+        """
+        unfinished, undecided, entered = Counter[int](), Counter[int](), Counter[int]()
+        for (_, rung), count in self._unfinished.items():
+            unfinished[rung] += count
+        for training in self._trainings.values():
+            entered[training.rung] += 1
+            undecided[training.rung] += (training.entered, training.rung) not in self._decisions
+        coming = [0]
+        for rung, limit in enumerate(most[1:], start=1):
+            coming.append(max(0, min(limit - entered[rung], undecided[rung - 1] + coming[-1])))
+        train = [unfinished[rung] + coming[rung] for rung in range(len(most))]
+        return tuple(max(0, n - go_on) for n, go_on in zip(train, [*coming[1:], 0], strict=True))
 
     @property
     def all_finished(self) -> bool:

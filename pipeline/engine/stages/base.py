@@ -116,12 +116,15 @@ class Stage(ABC):
         """Return whether an earlier stage with another key has the results of this one, in spite of the differences."""
         return False
 
-    def left(self, context: Context, stage: StageState) -> int | None:  # noqa: ARG002 - most stages end all at once
-        """Return the number of unfinished tasks if no others follow but their successors; None: others follow."""
+    def nodes_left(self, context: Context, stage: StageState) -> int | None:  # noqa: ARG002 - most stages end all at once
+        """Return the most nodes that the unfinished tasks, and those that follow from them, can keep busy.
+
+        None: the stage has not come to its last tasks yet.
+        """
         return None
 
     def seconds_left(self, context: Context, stage: StageState, now: float) -> float:  # noqa: ARG002 - as above
-        """Return the expected time (s) to the end of the tasks that are `left`; ``now`` is Unix time."""
+        """Return the expected time (s) to the end of the last tasks; ``now`` is Unix time."""
         return 0.0
 
     def may_be_curtailed(self, context: Context, stage: StageState) -> bool:  # noqa: ARG002 - most need all they do

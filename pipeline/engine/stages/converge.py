@@ -114,10 +114,10 @@ class Converge(Stage):
             return Step(events=(StageDone(stage.key, outputs),))
         return Step(tasks=to_start(stage, [_train(context, stage, done, m) for m in members]))
 
-    def left(self, context: Context, stage: StageState) -> int | None:
-        """Return the number of members that have not converged."""
+    def nodes_left(self, context: Context, stage: StageState) -> int | None:
+        """Return the nodes of the members that have not converged."""
         done = sum(task.status is TaskStatus.DONE for task in stage.tasks.values())
-        return context.workflow.converge.members - done
+        return context.sizes[NAME][-1].nodes_of(context.workflow.converge.members - done)
 
     def seconds_left(self, context: Context, stage: StageState, now: float) -> float:  # noqa: ARG002 - times alone say it
         """Return how long the running members have trained: nobody knows when they converge."""

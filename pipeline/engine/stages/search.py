@@ -220,10 +220,14 @@ class Search(Stage):
             tasks=WaitingTrainings(agenda, partial(_train, context, stage, done[ingest.NAME])), proposal=proposal
         )
 
-    def left(self, context: Context, stage: StageState) -> int | None:
-        """Return the number of unfinished trainings after the last proposal."""
+    def nodes_left(self, context: Context, stage: StageState) -> int | None:
+        """Return the nodes of the unfinished trainings after the last proposal, and of those that may follow them."""
         proposed = sum(len(wave.candidates) for wave in stage.waves.values())
-        return None if proposed < trials(context.workflow) else _agenda(context, stage).left
+        if proposed < trials(context.workflow):
+            return None
+        sizes = context.sizes[NAME]
+        last = _agenda(context, stage).outlook(rung_counts(context.workflow))
+        return sum(sizes[min(rung, len(sizes) - 1)].nodes_of(count) for rung, count in enumerate(last))
 
     def seconds_left(self, context: Context, stage: StageState, now: float) -> float:
         """Return the longest of the expected times of the unfinished trainings."""
