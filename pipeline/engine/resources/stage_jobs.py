@@ -89,8 +89,10 @@ def rest_job(
     ):
         return None
     stage, known = _present(context, state)
-    busy = None if stage is None or known is None else stage.nodes_left(context, known)
-    if not busy or stage is None or busy * SHARE > held:
+    if stage is None or known is None:
+        return None
+    busy = stage.nodes_left(context, known)
+    if not busy or busy * SHARE > held:
         return None
     hours, seconds = decided_hours(requested.of_stage(stage.name)), stage.seconds_left(context, known, now)
     return smaller_job(site, requested, busy, held, hours, seconds)
