@@ -227,6 +227,8 @@ def _as_begun(model: WorkflowModel, begun: Mapping[str, Any]) -> WorkflowModel:
     kept = {k: v for k, v in before.items() if k not in model.search.model_fields_set and k not in begun}
     if "reduction" not in model.search.model_fields_set and "reduction" in begun:
         kept["reduction"] = begun["reduction"]  # whatever the number of members is now
+    if "rungs" not in model.search.model_fields_set and "rungs" in begun:
+        kept["rungs"] = list(begun["rungs"])
     kept["space"] = model.search.space.as_begun(begun.get("space", {}))
     model = model.model_copy(update={"search": model.search.model_copy(update=kept)})
     members, cap = begun.get("members", {}), math.ceil(model.converge.members / 2)

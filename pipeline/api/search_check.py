@@ -18,7 +18,7 @@ from gfm_pipeline.workflow.load import LoadedWorkflow
 from gfm_pipeline.workflow.schema import WorkflowModel
 
 MOST_CANDIDATES = 10**6
-MOST_REDUCTION, LEAST_REDUCTION = 3.0, 1.001
+MOST_REDUCTION, LEAST_REDUCTION = 2.5, 1.001
 PROCESS_GB = 0.2  # of a process that has imported PyTorch for CPUs
 FEWEST_PARAMETERS = 1  # of a model, in units of layers x hidden^2: less than any architecture has
 UNDEMANDING = 1.0 + 1e-9  # a reduction that stops nobody

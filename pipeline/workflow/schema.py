@@ -80,16 +80,16 @@ class SearchModel(Strict):
         "same. Campaigns that started without this key keep waves.",
     )
     rungs: list[Graphs] = Field(
-        default=[10_000, 30_000, 90_000],
+        default=[6_000, 12_000, 48_000, 96_000],
         min_length=1,
         max_length=64,
         description="Training graphs of a candidate up to each rung, in total.",
     )
     reduction: float = Field(
-        default=3.0,
+        default=2.5,
         gt=1.0,
         le=1000.0,
-        description="One in this many candidates is promoted from each rung to the next; left out: 3, or less, so that "
+        description="One in this many candidates is promoted from each rung to the next; left out: 2.5, or less, so that "
         "as many as converge.members reach the last rung.",
     )
     max_memory_gb: Annotated[float, Field(gt=0, le=10**5)] | None = Field(

@@ -227,3 +227,18 @@ def test_a_search_goes_on_with_what_its_version_searched_where_the_file_is_silen
 
     assert searched("campaign") == (before if kept else searched("new"))
     assert searched("new") == {"low": 0.3, "high": 3, "scale": "log"}
+
+
+def test_a_search_keeps_the_rungs_it_began_with_where_the_file_is_silent(recorded):
+    from gfm_pipeline.api.run_request import resolve
+
+    def rungs(campaign):
+        overrides = () if campaign == "campaign" else ("converge.members=1", "search.reduction=1.1")
+        return resolve(file, "local", recorded / campaign, overrides).context.workflow.search.rungs
+
+    file = recorded / "w.yaml"
+    begun = rungs("campaign")
+    kept = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("rungs:")]
+    file.write_text("\n".join(kept) + "\n")
+    assert rungs("campaign") == begun
+    assert rungs("new") == [6_000, 12_000, 48_000, 96_000]
