@@ -89,8 +89,8 @@ class SearchModel(Strict):
         default=2.5,
         gt=1.0,
         le=1000.0,
-        description="One in this many candidates is promoted from each rung to the next; left out: 2.5, or less, so that "
-        "as many as converge.members reach the last rung.",
+        description="One in this many candidates is promoted from each rung to the next; left out: 2.5, or less, so "
+        "that as many as converge.members reach the last rung.",
     )
     max_memory_gb: Annotated[float, Field(gt=0, le=10**5)] | None = Field(
         default=None,
