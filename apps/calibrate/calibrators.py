@@ -1,6 +1,6 @@
 """Conversion of an ensemble's spread to valid intervals: a deviation per entry, then a conformal factor.
 
-Raw ensembles are over-confident, so their spread is corrected in three steps, for each dataset and each
+Raw ensembles are over-confident, so their spread is corrected in four steps, for each dataset and each
 quantity on its own (a Mondrian taxonomy: Vovk, Gammerman and Shafer, 2005, section 4.5):
 
 1. s = sqrt((scale * spread)**2 + floor**2 + (relative * length)**2). The floor is the error all members share: it
@@ -13,19 +13,24 @@ quantity on its own (a Mondrian taxonomy: Vovk, Gammerman and Shafer, 2005, sect
 3. q, the normalised split-conformal quantile of abs(error) / s with the finite-sample correction (Vovk et al., 2005;
    Angelopoulos and Bates, 2021, section 2.3.2), of entries of atoms for each element on its own where it has enough.
    The interval is mean +- q * s.
+4. q is at least the same quantile of training structures, as far as their errors are larger too. Errors on structures
+   that a model has not seen are in expectation no smaller than those on its training structures, so a validation split
+   whose errors have a shorter tail has it by chance, or by the choices that were made on it.
 
 Guarantees and their limits. Step 3 covers at least ``level`` when the entries of the fit and the new one are
 exchangeable. The force components of one structure are correlated, and so are the structures of one trajectory; the
 number of independent entries is therefore smaller than the count, and the coverage found on another split scatters more
 than a binomial count would (`metrics.coverage_error` has the honest width). Splits must not share a trajectory. The fit
 uses the validation split, which also decided when members stopped and which were selected. Errors there are therefore
-slightly too small. Only the test split, which no fit uses, serves for evaluation. There is no guarantee for structures
-unlike those of the dataset; their intervals grow with the distance.
+slightly too small; step 4 bounds this. Its claim is of splits drawn at random from the same structures. Only the test
+split, which no fit uses, serves for evaluation. There is no guarantee for structures unlike those of the dataset; their
+intervals grow with the distance.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -101,9 +106,15 @@ def conformal_quantile(score: Array, level: float) -> float:
 
 
 def fit_calibration(
-    error: Array, entries: Entries, level: float, cluster: NDArray[np.int64] | None = None
+    error: Array,
+    entries: Entries,
+    level: float,
+    cluster: NDArray[np.int64] | None = None,
+    training: tuple[Array, Entries] | None = None,
 ) -> QuantityCalibration:
     """Fit all steps on validation entries; entries of one ``cluster`` [n] are dependent (None: all independent).
+
+    ``training`` are errors and entries of training structures, for step 4; None: not known.
 
     Raises
     ------
@@ -120,16 +131,57 @@ def fit_calibration(
     quantile = conformal_quantile(score, level)
     guaranteed = math.isfinite(quantile)
     by_element = _of_elements(score, entries.element, groups, level) if guaranteed else {}
+    quantile = quantile if guaranteed else float(score.max())
+    if training is not None and len(training[0]):
+        known = _Scores(np.abs(training[0]), np.abs(training[0]) / deviation(found, training[1]), training[1].element)
+        here = _Scores(np.abs(error), score, entries.element)
+        quantile = _bounded(quantile, here, known, level)
+        by_element = {
+            symbol: _bounded(own, here.of(symbol), known.of(symbol), level) for symbol, own in by_element.items()
+        }
     return QuantityCalibration(
         found.scale,
         found.floor,
-        quantile if guaranteed else float(score.max()),
+        quantile,
         level,
         len(error),
         guaranteed,
         found.model,
         by_element,
     )
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Absolute errors and their ratio to the deviation [n], and the atomic numbers of entries of atoms."""
+
+    error: Array
+    score: Array
+    element: NDArray[np.int64] | None
+
+    def of(self, symbol: str) -> _Scores:
+        """Return the entries of one element."""
+        if self.element is None:
+            return self
+        own = self.element == chemical_symbols.index(symbol)
+        return _Scores(self.error[own], self.score[own], self.element[own])
+
+
+def _bounded(quantile: float, here: _Scores, training: _Scores, level: float) -> float:
+    """Return the quantile of validation, raised to that of training as far as the errors there are larger.
+
+    Members agree more on structures that they were trained on, so a ratio of error and spread alone may be larger
+    there while both are smaller.
+    """
+    of_training = conformal_quantile(training.score, level)
+    errors, own = conformal_quantile(training.error, level), conformal_quantile(here.error, level)
+    if not math.isfinite(of_training):
+        return quantile
+    if not math.isfinite(own):
+        own = float(here.error.max())
+    if own > 0.0:
+        of_training = min(of_training, quantile * errors / own)
+    return max(quantile, of_training)
 
 
 def _shaped(error: Array, entries: Entries, level: float, groups: int) -> QuantityCalibration:

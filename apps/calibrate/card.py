@@ -289,7 +289,7 @@ def _domains(reports: Mapping[str, DatasetReport]) -> str:
     return (
         "### In or out of domain\n\nA structure is out of domain (`in_domain` is false) when the features of an atom, "
         "or of its atoms on average, are farther from those of the training split than in nearly all structures of "
-        "validation. Intervals of such "
+        "validation, and nearly all training structures from the rest of that split. Intervals of such "
         f"structures are wider in proportion, and carry no promise.\n\n{table}"
     )
 

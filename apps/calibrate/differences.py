@@ -49,9 +49,16 @@ def pairs(kinds: Indices, seed: int = 0) -> tuple[Indices, Indices]:
 
 
 def fit_difference(
-    validation: SplitPredictions, test: SplitPredictions, weights: Array, level: float
+    validation: SplitPredictions,
+    test: SplitPredictions,
+    weights: Array,
+    level: float,
+    training: SplitPredictions | None = None,
 ) -> tuple[DifferenceCalibration, DifferenceReport] | None:
-    """Return the calibration of differences from validation, and its test results; None with too few pairs."""
+    """Return the calibration of differences from validation, and its test results; None with too few pairs.
+
+    Pairs of ``training`` structures, if known, bound the quantile from below, see `fit_calibration`.
+    """
     here = _differences(validation, weights)
     if here is None or len(here[0]) < FEWEST:
         return None
@@ -59,7 +66,9 @@ def fit_difference(
     limit = 1.0 if entries.distance is None else threshold(entries.distance)
     if limit <= 0.0:
         return None
-    found = fit_calibration(error, _relative(entries, limit), level, cluster)
+    seen = None if training is None else _differences(training, weights)
+    known = None if seen is None else (seen[0], _relative(seen[1], limit))
+    found = fit_calibration(error, _relative(entries, limit), level, cluster, known)
     calibration = DifferenceCalibration(found, limit)
     return calibration, judge_difference(calibration, test, weights)
 

@@ -5,9 +5,9 @@ layer with those of all atoms of its element in the training split, through stor
 al., NeurIPS (2018), and for interatomic potentials Musielewicz et al., Chem. Mater. 36 (2024)). A structure is as far
 as its farthest atom, or as the mean of its atoms, each in units of its own threshold, whichever is more: a broken bond
 moves one atom far, a high temperature moves all of them a little. The thresholds are a conformal quantile of the
-validation split: a structure like those of the dataset is farther with a stated probability. The spread of members may
-be small when all members err. The distance does not measure errors, but it grows when the features leave the training
-data.
+validation structures and of training structures, whose distances are to the rest of the training data: a structure like
+those of the dataset is farther with a stated probability. The spread of members may be small when all members err. The
+distance does not measure errors, but it grows when the features leave the training data.
 """
 
 from __future__ import annotations
@@ -123,6 +123,17 @@ class FeatureMoments:
                 n, mean = total, old_mean + gap * (n / total)
             self._of[int(element)] = n, mean, scatter
 
+    def without(self, part: FeatureMoments) -> FeatureMoments:
+        """Return the moments of the atoms that are not in ``part``, whose atoms must be among these."""
+        left = FeatureMoments()
+        for element, (n, mean, scatter) in self._of.items():
+            m, own_mean, own = part._of.get(element, (0, mean, np.zeros_like(scatter)))
+            if (rest := n - m) > 0:  # the pairwise sum of `add`, solved for one of its parts
+                gap = own_mean - mean
+                other = scatter - own - np.outer(gap, gap) * (m * n / rest)
+                left._of[element] = rest, mean - gap * (m / rest), other
+        return left
+
     def domain(self) -> Domain | None:
         """Return the domain of the added atoms, None without atoms.
 
@@ -156,26 +167,56 @@ def threshold(distance: Floats, false_alarms: float = FALSE_ALARMS) -> float:
     return float(np.partition(distance, rank - 1)[rank - 1])
 
 
-def fit_thresholds(distance: Floats, natoms: NDArray[np.int64]) -> DomainCalibration | None:
-    """Return the thresholds from the atoms [N] of the validation structures; None if they are infinite.
+@dataclass(frozen=True)
+class AtomDistances:
+    """Distances of the atoms of all structures [N], end to end, and the atoms of each structure [G]."""
+
+    distance: Floats
+    natoms: NDArray[np.int64]
+
+    def whole(self) -> AtomDistances:
+        """Return the structures whose atoms all have a finite distance."""
+        finite = np.isfinite(averaged(self.distance, self.natoms))
+        return AtomDistances(self.distance[np.repeat(finite, self.natoms)], self.natoms[finite])
+
+
+def fit_thresholds(validation: AtomDistances, training: AtomDistances | None = None) -> DomainCalibration | None:
+    """Return the thresholds from validation structures; None if they are infinite.
 
     Farthest atom and mean are each divided by the distance that a structure exceeds with half of `FALSE_ALARMS` if the
-    logarithms are normal. The larger quotient has the conformal `threshold`, so both together keep the promise.
+    logarithms are normal. The larger quotient has the conformal `threshold`, so both together keep the promise. The
+    farthest of 100 validation structures scatters much. With ``training`` structures, at distances to the rest of the
+    training data, all structures together determine the thresholds. These are never below those of validation alone,
+    so the promise holds also if training structures are nearer than new ones.
 
     Parameters
     ----------
-    distance
-        Distances of the atoms of all structures, end to end.
-    natoms
-        Atoms of each structure [G], at least one structure.
+    validation
+        At least one structure.
+    training
+        None, in older predictions: not known.
     """
-    both = farthest(distance, natoms), averaged(distance, natoms)
-    if not np.isfinite(both[1]).all():  # elements that the training split lacks
+    found = _thresholds(validation)
+    if found is None:  # elements that the training split lacks
+        return None
+    n, trained = len(validation.natoms), None if training is None else training.whole()
+    if trained is not None and len(trained.natoms):
+        both = [np.concatenate([getattr(one, key) for one in (validation, trained)]) for key in ("distance", "natoms")]
+        together = _thresholds(AtomDistances(*both))
+        if together is not None:
+            found = max(found[0], together[0]), max(found[1], together[1])
+    total = n + (0 if trained is None else len(trained.natoms))
+    return DomainCalibration(found[0], FALSE_ALARMS, total, (n + 1) * FALSE_ALARMS >= 1.0, found[1], total - n)
+
+
+def _thresholds(found: AtomDistances) -> tuple[float, float] | None:
+    """Return the thresholds of farthest atom and mean; None if they are infinite."""
+    both = farthest(found.distance, found.natoms), averaged(found.distance, found.natoms)
+    if not np.isfinite(both[1]).all():
         return None
     units = [_exceeded(of_structures, FALSE_ALARMS / 2) for of_structures in both]
     limit = threshold(np.maximum(both[0] / units[0], both[1] / units[1]))
-    n = len(natoms)
-    return DomainCalibration(limit * units[0], FALSE_ALARMS, n, (n + 1) * FALSE_ALARMS >= 1.0, limit * units[1])
+    return limit * units[0], limit * units[1]
 
 
 def _exceeded(distance: Floats, share: float) -> float:

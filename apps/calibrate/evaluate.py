@@ -117,10 +117,19 @@ def unlabelled(level: float) -> QuantityEvaluation:
 
 
 def evaluate(
-    validation: TargetPredictions, test: TargetPredictions, level: float, null_mae: float, seed: int
+    validation: TargetPredictions,
+    test: TargetPredictions,
+    level: float,
+    null_mae: float,
+    seed: int,
+    training: TargetPredictions | None = None,
 ) -> QuantityEvaluation:
-    """Fit on ``validation``, evaluate on ``test``; if either lacks labels, ``n`` is 0 and there is no figure."""
+    """Fit on ``validation``, with ``training`` structures as a bound from below, and evaluate on ``test``.
+
+    If validation or test lacks labels, ``n`` is 0 and there is no figure.
+    """
     if not len(validation.label) or not len(test.label):
         return unlabelled(level)
-    calibration = fit_calibration(validation.error, validation.entries, level, validation.cluster)
+    known = None if training is None else (training.error, training.entries)
+    calibration = fit_calibration(validation.error, validation.entries, level, validation.cluster, known)
     return QuantityEvaluation(calibration, judge(test, calibration, null_mae), figure_data(test, calibration, seed))

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate, domain_file
+from gfm_pipeline.apps.calibrate.aggregate import SplitPredictions, aggregate, domain_file, predictions_file
 from gfm_pipeline.apps.calibrate.card import model_card
 from gfm_pipeline.apps.calibrate.differences import fit_difference
-from gfm_pipeline.apps.calibrate.domain import fit_thresholds
+from gfm_pipeline.apps.calibrate.domain import AtomDistances, fit_thresholds
 from gfm_pipeline.apps.calibrate.ensemble import domain_name
 from gfm_pipeline.apps.calibrate.evaluate import UNLABELLED, evaluate, unlabelled
 from gfm_pipeline.apps.calibrate.metrics import Array
@@ -95,14 +95,24 @@ def _judge(spec: CalibrateSpec, dataset: Dataset, targets: Sequence[Target]) -> 
     measure = make_policy(UNCERTAINTIES, spec.uncertainty, UncertaintyMeasure)
     validation = measured(validation, measure, targets, shares)
     test = measured(aggregate(spec.members, name, Split.TEST, targets), measure, targets, shares)
-    domain = _domain(validation, test, shares)
+    training = _training(spec, name, targets)
+    training = None if training is None else measured(training, measure, targets, shares)
+    domain = _domain(validation, test, training, shares)
     if domain is not None:
         validation, test = (p.placed(shares, domain[0]) for p in (validation, test))
+        training = None if training is None else training.placed(shares, domain[0])
     found = {
-        t: evaluate(validation.targets[t], test.targets[t], spec.level, statistics.null_mae(t, Split.TEST), spec.seed)
+        t: evaluate(
+            validation.targets[t],
+            test.targets[t],
+            spec.level,
+            statistics.null_mae(t, Split.TEST),
+            spec.seed,
+            None if training is None else training.targets[t],
+        )
         for t in test.targets
     }
-    difference = fit_difference(validation, test, shares, spec.level)
+    difference = fit_difference(validation, test, shares, spec.level, training)
     weights = {member.name: float(share) for member, share in zip(spec.members, shares, strict=True)}
     results = {target: evaluation.report for target, evaluation in found.items()}
     corrections = {target: evaluation.calibration for target, evaluation in found.items()}
@@ -139,13 +149,24 @@ def _judge(spec: CalibrateSpec, dataset: Dataset, targets: Sequence[Target]) -> 
     )
 
 
+def _training(spec: CalibrateSpec, dataset: str, targets: Sequence[Target]) -> SplitPredictions | None:
+    """Return the predictions of a sample of the training split; None for members that earlier versions predicted."""
+    files = [predictions_file(Path(member.predictions), dataset, Split.TRAIN) for member in spec.members]
+    if not all(file.is_file() for file in files):
+        return None
+    return aggregate(spec.members, dataset, Split.TRAIN, targets)
+
+
 def _domain(
-    validation: SplitPredictions, test: SplitPredictions, shares: Array
+    validation: SplitPredictions, test: SplitPredictions, training: SplitPredictions | None, shares: Array
 ) -> tuple[DomainCalibration, DomainReport] | None:
     """Return the thresholds of the distance, and their test results; None when distances are not known."""
     if validation.distances is None or test.distances is None or not len(validation.natoms):
         return None
-    found = fit_thresholds(shares @ validation.distances, validation.natoms)
+    left_out = None
+    if training is not None and training.distances is not None:
+        left_out = AtomDistances(shares @ training.distances, training.natoms)
+    found = fit_thresholds(AtomDistances(shares @ validation.distances, validation.natoms), left_out)
     if found is None:
         return None
     outside = test.outside(shares, found)

@@ -1,11 +1,11 @@
-"""``python -m gfm_pipeline.apps.calibrate.predict SPEC.json``: one member's predictions of validation and test."""
+"""``python -m gfm_pipeline.apps.calibrate.predict SPEC.json``: one member's predictions of each split."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gfm_pipeline.apps.calibrate.aggregate import (
     values_key,
 )
 from gfm_pipeline.apps.calibrate.domain import Domain, FeatureMoments, InOrder, pooled, recorded_features
+from gfm_pipeline.apps.calibrate.training_sample import left_out_distances, training_sample
 from gfm_pipeline.apps.calibrate.uncertainty import RigidityMoments, recorded_last_layer, rigidity
 from gfm_pipeline.apps.dataset import Columns, Dataset, GraphTable, collate
 from gfm_pipeline.apps.dataset.batching.graph_table import reference_values
@@ -137,13 +138,19 @@ def _arrays(
     return found
 
 
-def _domain(
-    model: TrainedModel, dataset: Dataset, spec: PredictSpec, task: Task, neighbor_list: NeighborListFn
-) -> Domain | None:
-    """Return the domain of all atoms of the training split; None for models without features of atoms.
+@dataclass(frozen=True)
+class _Trained:
+    """What a member makes of the training split of a dataset: sums of features, and the domain that they give."""
 
-    Some thousands of structures are in memory at a time.
-    """
+    moments: FeatureMoments
+    rigid: RigidityMoments
+    domain: Domain | None  # None for models without features of atoms
+
+
+def _trained(
+    model: TrainedModel, dataset: Dataset, spec: PredictSpec, task: Task, neighbor_list: NeighborListFn
+) -> _Trained:
+    """Read the whole training split; some thousands of structures are in memory at a time."""
     device = torch_device(spec.device)
     rigid = RigidityMoments()
     moments, edges = FeatureMoments(), dataset.edges(Split.TRAIN, model.card.spec.cutoff)
@@ -159,11 +166,60 @@ def _domain(
                 while inputs:
                     rigid.add(pooled(inputs.pop(), batch.natoms.numpy()))
     found = moments.domain()
-    return None if found is None else replace(found, rigidity=rigid.whiten())
+    return _Trained(moments, rigid, None if found is None else replace(found, rigidity=rigid.whiten()))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Structures to predict. Those of the training split are measured by the rest of it."""
+
+    name: str  # of the dataset or test set
+    split: Split
+    columns: Columns
+    edges: StoredEdges | None
+
+
+def _judged(dataset: Dataset, spec: PredictSpec, cutoff: float) -> Iterator[_Judged]:
+    """Yield a sample of the training split, then validation and test, then the test sets of a dataset."""
+    sample = training_sample(dataset)
+    if len(sample):
+        yield _Judged(dataset.name, Split.TRAIN, sample, None)
+    sets = [(Dataset.open(Path(t.path)), Split.TEST) for t in spec.test_sets if t.dataset == dataset.name]
+    for structures, split in [*((dataset, split) for split in SPLITS), *sets]:
+        yield _Judged(structures.name, split, structures.columns(split), structures.edges(split, cutoff))
+
+
+def _predicted(
+    model: TrainedModel,
+    trained: _Trained,
+    judged: _Judged,
+    dataset: str,
+    predicting: Callable[[Columns, StoredEdges | None, dict[str, Any]], dict[str, NDArray[np.float64]]],
+) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of structures, with their distances to training and the rigidity where there are any."""
+    columns, domain, spreads = judged.columns, trained.domain, dict[str, Any]()
+    with recorded_features(model.potential) as features, recorded_last_layer(model.potential) as inputs:
+        predicted = predicting(columns, judged.edges, spreads)
+    arrays = _arrays(model, columns, dataset, predicted)
+    arrays |= {spread_key(name): spread for name, spread in spreads.items()}
+    if domain is None:
+        return arrays
+    of_atoms = np.concatenate(features) if features else np.zeros((0, domain.mean.shape[1]))
+    whitened = domain.whitened(columns.numbers.astype(np.int64), of_atoms)
+    arrays[DISTANCE_KEY] = np.linalg.norm(whitened, axis=1)
+    if judged.split is Split.TRAIN:
+        groups = np.repeat(columns.group, columns.natoms)
+        arrays[DISTANCE_KEY] = left_out_distances(trained.moments, columns.numbers, groups, of_atoms)
+    if len(columns):
+        arrays[POOLED_KEY] = pooled(whitened, columns.natoms).astype(np.float32)
+    if domain.rigidity is not None and inputs:
+        found = rigidity(domain.rigidity, pooled(np.concatenate(inputs), columns.natoms))
+        arrays[RIGIDITY_KEY] = trained.rigid.left_out(found) if judged.split is Split.TRAIN else found
+    return arrays
 
 
 def predict(spec: PredictSpec, task: Task) -> PredictResult:
-    """Predict validation, test and test sets of each dataset, with distances to training, and publish them."""
+    """Predict splits and test sets of each dataset, with distances to training, and publish them."""
     begun, graphs = time.monotonic(), 0
     torch.set_num_threads(spec.threads)
     device = torch_device(spec.device)
@@ -182,31 +238,14 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
                     model, columns, name, spec.batch_size, task, device, edges, neighbor_list, spreads
                 )
 
-            domain = _domain(model, dataset, spec, task, neighbor_list)
-            if domain is not None:
+            trained = _trained(model, dataset, spec, task, neighbor_list)
+            if trained.domain is not None:
                 with storage_errors(folder):
-                    np.savez(domain_file(folder, ref.name), **domain.arrays())  # type: ignore[arg-type]
-            own = (t for t in spec.test_sets if t.dataset == ref.name)
-            judged = [(dataset, split) for split in SPLITS]
-            judged += [(Dataset.open(Path(t.path)), Split.TEST) for t in own]
-            for structures, split in judged:
-                columns, edges = structures.columns(split), structures.edges(split, model.card.spec.cutoff)
-                in_order = InOrder(columns.numbers, (lambda *_: None) if domain is None else domain.whitened)
-                features, spreads = recorded_features(model.potential, in_order), dict[str, Any]()
-                with features as whitened, recorded_last_layer(model.potential) as inputs:
-                    predicted = values(columns, edges, spreads)
-                graphs += len(columns)
-                arrays = _arrays(model, columns, ref.name, predicted)
-                arrays |= {spread_key(name): spread for name, spread in spreads.items()}
-                if domain is not None:
-                    of_atoms = np.concatenate(whitened) if whitened else np.zeros((0, domain.mean.shape[1]))
-                    arrays[DISTANCE_KEY] = np.linalg.norm(of_atoms, axis=1)
-                    if len(columns):
-                        arrays[POOLED_KEY] = pooled(of_atoms, columns.natoms).astype(np.float32)
-                    if domain.rigidity is not None and inputs:
-                        means = pooled(np.concatenate(inputs), columns.natoms)
-                        arrays[RIGIDITY_KEY] = rigidity(domain.rigidity, means)
-                path = predictions_file(folder, structures.name, split)
+                    np.savez(domain_file(folder, ref.name), **trained.domain.arrays())  # type: ignore[arg-type]
+            for judged in _judged(dataset, spec, model.card.spec.cutoff):
+                graphs += len(judged.columns)
+                arrays = _predicted(model, trained, judged, ref.name, values)
+                path = predictions_file(folder, judged.name, judged.split)
                 with storage_errors(path):
                     np.savez(path, **arrays)  # type: ignore[arg-type]
     seconds = time.monotonic() - begun

@@ -120,6 +120,11 @@ class RigidityMoments:
         self._sum = x.T @ x if not self._n else self._sum + x.T @ x
         self._n += len(x)
 
+    def left_out(self, found: Array) -> Array:
+        """Return what the rigidity [G] of structures among the added ones would be without each of them."""
+        share = np.square(found) / max(1, self._n)  # of the structure in its own variance, below 1
+        return np.asarray(found * np.sqrt(max(0, self._n - 1) / self._n / (1.0 - share)), dtype=np.float64)
+
     def whiten(self) -> Array | None:
         """Return W [H + 1, H + 1]: the rigidity of inputs x is the length of (x, 1) W. None without structures."""
         if not self._n:

@@ -16,6 +16,7 @@ from gfm_pipeline.core.contracts.targets import Level, Origin
 from gfm_pipeline.core.contracts.training import Compile, TrainSpec
 from gfm_pipeline.models import Batch, Potential, Prediction
 from gfm_pipeline.models.geometry import leaves
+from gfm_pipeline.models.readout import DEVIATIONS
 
 # Compiling takes 30 to 65 seconds of processor time for a model of 64 channels and 3 layers, and saves 0.4 to 4
 # milliseconds per graph of some 300 edges: it pays from 5 to 19 million edges (benchmarks/compiled.py). Trainings to
@@ -57,7 +58,7 @@ class TrainingPass:
         self._model, self._passes = model, 0
         origins = {target.origin for target in model.derived_targets()}
         self._moved, self._strained = Origin.GRADIENT in origins, Origin.STRAIN in origins
-        self._of_structures = {t.name for t in model.spec.targets if t.level is Level.GRAPH}
+        self._of_structures = {DEVIATIONS, *(t.name for t in model.spec.targets if t.level is Level.GRAPH)}
         self._function: Function | None = None
         if backend is not None:
             self._function = torch.compile(model.training_values, backend=backend, dynamic=True, fullgraph=True)

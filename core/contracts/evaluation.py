@@ -29,6 +29,7 @@ class PredictSpec(TaskSpec):
     ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
     labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order; of every other
     target of the model the same, references added, under its name.
+    ``<dataset>-trainset.npz`` has a sample of the training structures, see `training_sample`.
     A program of one rank.
     """
 
@@ -279,7 +280,8 @@ class QuantityCalibration:
 class DomainCalibration:
     """Limits of the distances of the farthest atom and, unless from an earlier version, of the mean, ``average``.
 
-    A structure like the ``n`` of validation is beyond with probability ``false_alarms`` at most, if ``guaranteed``.
+    They come from ``n`` structures, of these ``left_out`` of training and the rest of validation. A structure like
+    those of validation is beyond with probability ``false_alarms`` at most, if ``guaranteed``: with enough of these.
     """
 
     threshold: float
@@ -287,6 +289,7 @@ class DomainCalibration:
     n: int
     guaranteed: bool
     average: float | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gfm_pipeline.apps.train.compiled import PAYS_FROM, TrainingPass, compiled_p
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, STRESS
 from gfm_pipeline.core.contracts.training import Compile, ModelSettings, OptimiserSettings, TrainSpec
 from gfm_pipeline.models import ModelSpec, Potential
+from gfm_pipeline.models.readout import DEVIATIONS
 
 CUTOFF = 3.0
 
@@ -28,9 +29,9 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-def model_of(name: str = "SchNet", hidden: int = 8) -> Potential:
+def model_of(name: str = "SchNet", hidden: int = 8, shallow: int = 1) -> Potential:
     torch.manual_seed(0)
-    spec = ModelSpec(name, hidden=hidden, layers=1, cutoff=CUTOFF, avg_neighbours=5.0)
+    spec = ModelSpec(name, hidden=hidden, layers=1, cutoff=CUTOFF, avg_neighbours=5.0, shallow_ensemble=shallow)
     return Potential(replace(spec, targets=(ENERGY, FORCES, STRESS)))
 
 
@@ -104,6 +105,26 @@ def test_one_structure_alone_uses_the_graph_of_several():
         structures = cells(number, seed, atoms=5 + seed)
         expected, found = model(structures, training=True).values, run(structures).values
         assert found["energy"].shape == (number,)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=2e-4, atol=2e-5)
+        torch.testing.assert_close(gradient_of(model, found), gradient_of(model, expected), rtol=2e-3, atol=2e-4)
+    assert run.compiled
+    assert len(graphs) == 1
+
+
+def test_the_deviations_of_a_shallow_ensemble_are_compiled_too_and_of_one_structure_alone():
+    graphs = []
+
+    def count(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    model = model_of(shallow=4)
+    run = TrainingPass(model, count)
+    for seed, number in ((0, 1), (1, 5)):  # sizes that differ from one another, as above
+        structures = cells(number, seed, atoms=6 + seed)
+        expected, found = model(structures, training=True).values, run(structures).values
+        assert found[DEVIATIONS].shape == (number, 4)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=2e-4, atol=2e-5)
         torch.testing.assert_close(gradient_of(model, found), gradient_of(model, expected), rtol=2e-3, atol=2e-4)

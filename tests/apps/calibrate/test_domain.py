@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gfm_pipeline.apps.calibrate.domain import (
+    AtomDistances,
     Domain,
     FeatureMoments,
     InOrder,
@@ -84,7 +85,7 @@ def test_one_far_atom_and_all_atoms_a_little_farther_are_both_out_of_domain() ->
         warm = np.repeat(scale * np.exp(0.02 * rng.normal(size=500)), 30)
         return warm * np.linalg.norm(rng.normal(size=(15000, 4)), axis=1)
 
-    found = fit_thresholds(lengths(), natoms)
+    found = fit_thresholds(AtomDistances(lengths(), natoms))
     assert found.guaranteed
     alarms = [np.mean(structure_distance(found, lengths(), natoms) > 1.0) for _ in range(20)]
     assert 0.001 < np.mean(alarms) < 0.02  # of structures that the thresholds have not seen
@@ -96,7 +97,7 @@ def test_one_far_atom_and_all_atoms_a_little_farther_are_both_out_of_domain() ->
     only_farthest = DomainCalibration(found.threshold, found.false_alarms, found.n, guaranteed=True)
     assert np.mean(structure_distance(only_farthest, warm, natoms) > 1.0) < 0.8  # as in earlier versions
     assert np.mean(structure_distance(found, warm, natoms) > 1.0) > 0.9
-    assert fit_thresholds(np.array([1.0, np.inf]), np.array([1, 1])) is None
+    assert fit_thresholds(AtomDistances(np.array([1.0, np.inf]), np.array([1, 1]))) is None
 
 
 def test_features_are_recorded_batch_by_batch_and_only_meanwhile() -> None:

@@ -49,7 +49,7 @@ def publish(folder: Path, of: DatasetRef, name: str, stretched: float) -> TestSe
 @pytest.fixture(scope="module")
 def judged(root: Path, datasets: tuple[DatasetRef, ...], members: tuple[MemberRef, ...]) -> CalibrateResult:
     wet = datasets[0]
-    sets = (publish(root / "sets", wet, "wet@same", 1.0), publish(root / "sets", wet, "wet@far", 1.25))
+    sets = (publish(root / "sets", wet, "wet@same", 1.0), publish(root / "sets", wet, "wet@far", 1.6))
     again = []
     for member in members:
         request = PredictSpec(
