@@ -49,7 +49,7 @@ from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.apps.runtime.program import Task
 from gfm_pipeline.core.contracts.data import Split
 from gfm_pipeline.core.contracts.evaluation import CalibrateSpec, MemberRef, PredictSpec
-from gfm_pipeline.core.contracts.policies import ENSEMBLE, PolicyChoice
+from gfm_pipeline.core.contracts.policies import PolicyChoice
 from gfm_pipeline.core.contracts.training import DatasetRef
 
 WORKFLOW = """\
@@ -119,12 +119,14 @@ def task_in(folder: Path) -> Task:
     return Task(folder)
 
 
-def alone(place: Path, anew: bool, measure: PolicyChoice) -> Path:
-    """Return the first member of a campaign as a calibrated ensemble of its own."""
-    members, datasets, ensemble = members_of(place, anew)
-    output = ensemble.parent.with_name(f"{place.name}-{measure.name}-{anew}")
+def first_alone(place: Path, anew: bool) -> Path:
+    """Return the first member of a campaign as an ensemble of its own, with the rigidity of its last layer."""
+    members, datasets, _ = members_of(place, anew)
+    output = place.with_name(f"{place.name}-llpr{'-calibrated' if anew else ''}")
     if not output.exists():
-        calibrate(CalibrateSpec(members[:1], datasets, LEVEL, str(output), 0, measure), task_in(output.parent / "task"))
+        spec = CalibrateSpec(members[:1], datasets, LEVEL, str(output), 0, PolicyChoice("llpr", {}))
+        with TemporaryDirectory() as folder:
+            calibrate(spec, task_in(Path(folder)))
     return output
 
 
@@ -181,8 +183,8 @@ def measures(name: str, places: Path, anew: bool, folder: Path, graphs: int) -> 
     place, shallow = (campaign(places, name, 1, folder, graphs, kind) for kind in (False, True))
     ensembles = {
         "ensemble of 3": members_of(place, anew)[2],
-        "one member, llpr": alone(place, anew, PolicyChoice("llpr", {})),
-        f"one model, shallow ensemble of {HEADS}": alone(shallow, anew, ENSEMBLE),
+        "one member, llpr": first_alone(place, anew),
+        f"one model, shallow ensemble of {HEADS}": members_of(shallow, anew)[2],
     }
     header(
         "measure", "graphs trained on", "prediction, s", "energy MAE, eV", "force MAE, eV/Å", "energies covered",

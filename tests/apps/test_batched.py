@@ -219,7 +219,7 @@ def test_training_and_predictions_are_those_with_lists_one_by_one(
     assert [line["graphs"] for line in batched] == [40, 80]
     for a, b in zip(plain, batched, strict=True):
         assert (b["train_loss"], b["objective"]) == pytest.approx((a["train_loss"], a["objective"]), rel=1e-4)
-    assert [len(arrays) for arrays in predicted] == [3, 3]  # two splits, and the domain
+    assert [len(arrays) for arrays in predicted] == [4, 4]  # three splits, and the domain
     for one, other in zip(*predicted, strict=True):
         for key in one:
             np.testing.assert_allclose(other[key], one[key], rtol=1e-4, atol=1e-4)
