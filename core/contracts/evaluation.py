@@ -23,13 +23,12 @@ ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times the error of a model that learn
 
 @dataclass(frozen=True)
 class PredictSpec(TaskSpec):
-    """Predict validation and test splits, and test sets, with one member.
+    """Predict validation and test splits, a sample of the training split, and test sets, with one member.
 
     Publishes under ``output`` one ``<dataset>-<split>.npz`` each with ``energy`` [G] (eV, references added),
     ``forces`` [N, 3] (eV/Angstrom), ``natoms`` [G], ``group`` [G] (index of the trajectory or family), the
     labels ``energy_label``, ``forces_label``, and ``energy_reference`` [G] (eV), in dataset order; of every other
     target of the model the same, references added, under its name.
-    ``<dataset>-trainset.npz`` has a sample of the training structures, see `training_sample`.
     A program of one rank.
     """
 
@@ -262,8 +261,7 @@ class FloorModel:
 class QuantityCalibration:
     """Parameters that convert a spread to an interval; `QuantityReport` explains the fields. ``n`` 0: none exist.
 
-    ``model`` states the dependence of the floor; None, in records of earlier versions: the floor is constant.
-    ``by_element`` maps an element to its own quantile.
+    ``model`` is of the floor; None, of earlier versions: it is constant. ``by_element`` maps elements to own quantiles.
     """
 
     scale: float
@@ -280,8 +278,7 @@ class QuantityCalibration:
 class DomainCalibration:
     """Limits of the distances of the farthest atom and, unless from an earlier version, of the mean, ``average``.
 
-    They come from ``n`` structures, of these ``left_out`` of training and the rest of validation. A structure like
-    those of validation is beyond with probability ``false_alarms`` at most, if ``guaranteed``: with enough of these.
+    One structure like the ``n``, of these ``left_out`` of training, is beyond with probability ``false_alarms`` at most.
     """
 
     threshold: float
