@@ -278,7 +278,7 @@ class QuantityCalibration:
 class DomainCalibration:
     """Limits of the distances of the farthest atom and, unless from an earlier version, of the mean, ``average``.
 
-    One structure like the ``n``, of these ``left_out`` of training, is beyond with probability ``false_alarms`` at most.
+    A structure like the ``n``, of these ``left_out`` of training, is beyond with probability ``false_alarms`` at most.
     """
 
     threshold: float
