@@ -66,8 +66,8 @@ def fit_difference(
     limit = 1.0 if entries.distance is None else threshold(entries.distance)
     if limit <= 0.0:
         return None
-    seen = None if training is None else _differences(training, weights)
-    known = None if seen is None else (seen[0], _relative(seen[1], limit))
+    learned = None if training is None else _differences(training, weights)
+    known = None if learned is None else (learned[0], _relative(learned[1], limit))
     found = fit_calibration(error, _relative(entries, limit), level, cluster, known)
     calibration = DifferenceCalibration(found, limit)
     return calibration, judge_difference(calibration, test, weights)

@@ -170,7 +170,7 @@ def _trained(
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _SplitToPredict:
     """Structures to predict. Those of the training split are measured by the rest of it."""
 
     name: str  # of the dataset or test set
@@ -179,27 +179,27 @@ class _Judged:
     edges: StoredEdges | None
 
 
-def _judged(dataset: Dataset, spec: PredictSpec, cutoff: float) -> Iterator[_Judged]:
+def _splits(dataset: Dataset, spec: PredictSpec, cutoff: float) -> Iterator[_SplitToPredict]:
     """Yield a sample of the training split, then validation and test, then the test sets of a dataset."""
     sample = training_sample(dataset)
     if len(sample):
-        yield _Judged(dataset.name, Split.TRAIN, sample, None)
+        yield _SplitToPredict(dataset.name, Split.TRAIN, sample, None)
     sets = [(Dataset.open(Path(t.path)), Split.TEST) for t in spec.test_sets if t.dataset == dataset.name]
     for structures, split in [*((dataset, split) for split in SPLITS), *sets]:
-        yield _Judged(structures.name, split, structures.columns(split), structures.edges(split, cutoff))
+        yield _SplitToPredict(structures.name, split, structures.columns(split), structures.edges(split, cutoff))
 
 
 def _predicted(
     model: TrainedModel,
     trained: _Trained,
-    judged: _Judged,
+    part: _SplitToPredict,
     dataset: str,
     predicting: Callable[[Columns, StoredEdges | None, dict[str, Any]], dict[str, NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of structures, with their distances to training and the rigidity where there are any."""
-    columns, domain, spreads = judged.columns, trained.domain, dict[str, Any]()
+    columns, domain, spreads = part.columns, trained.domain, dict[str, Any]()
     with recorded_features(model.potential) as features, recorded_last_layer(model.potential) as inputs:
-        predicted = predicting(columns, judged.edges, spreads)
+        predicted = predicting(columns, part.edges, spreads)
     arrays = _arrays(model, columns, dataset, predicted)
     arrays |= {spread_key(name): spread for name, spread in spreads.items()}
     if domain is None:
@@ -207,14 +207,14 @@ def _predicted(
     of_atoms = np.concatenate(features) if features else np.zeros((0, domain.mean.shape[1]))
     whitened = domain.whitened(columns.numbers.astype(np.int64), of_atoms)
     arrays[DISTANCE_KEY] = np.linalg.norm(whitened, axis=1)
-    if judged.split is Split.TRAIN:
+    if part.split is Split.TRAIN:
         groups = np.repeat(columns.group, columns.natoms)
         arrays[DISTANCE_KEY] = left_out_distances(trained.moments, columns.numbers, groups, of_atoms)
     if len(columns):
         arrays[POOLED_KEY] = pooled(whitened, columns.natoms).astype(np.float32)
     if domain.rigidity is not None and inputs:
         found = rigidity(domain.rigidity, pooled(np.concatenate(inputs), columns.natoms))
-        arrays[RIGIDITY_KEY] = trained.rigid.left_out(found) if judged.split is Split.TRAIN else found
+        arrays[RIGIDITY_KEY] = trained.rigid.left_out(found) if part.split is Split.TRAIN else found
     return arrays
 
 
@@ -242,10 +242,10 @@ def predict(spec: PredictSpec, task: Task) -> PredictResult:
             if trained.domain is not None:
                 with storage_errors(folder):
                     np.savez(domain_file(folder, ref.name), **trained.domain.arrays())  # type: ignore[arg-type]
-            for judged in _judged(dataset, spec, model.card.spec.cutoff):
-                graphs += len(judged.columns)
-                arrays = _predicted(model, trained, judged, ref.name, values)
-                path = predictions_file(folder, judged.name, judged.split)
+            for part in _splits(dataset, spec, model.card.spec.cutoff):
+                graphs += len(part.columns)
+                arrays = _predicted(model, trained, part, ref.name, values)
+                path = predictions_file(folder, part.name, part.split)
                 with storage_errors(path):
                     np.savez(path, **arrays)  # type: ignore[arg-type]
     seconds = time.monotonic() - begun
