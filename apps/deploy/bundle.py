@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from gfm_pipeline.apps.calibrate.ensemble import Ensemble, load_ensemble, member_weights, read_domains
+from gfm_pipeline.apps.calibrate.ensemble import Ensemble, check_calibration, load_ensemble, read_domains
 from gfm_pipeline.apps.train.checkpoint import CARD_FILE, ModelCard, TrainedModel
 from gfm_pipeline.core.contracts.deploy import BUNDLE_SUFFIX, BundleFacts
 from gfm_pipeline.core.contracts.evaluation import (
@@ -40,7 +40,7 @@ from gfm_pipeline.core.ensemble_files import (
     find_ensemble,
     read_bundle,
 )
-from gfm_pipeline.core.errors import ConfigError, IntegrityError
+from gfm_pipeline.core.errors import ConfigError, IntegrityError, ModelError
 from gfm_pipeline.core.publish import storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.version import __version__
@@ -148,20 +148,25 @@ def load_bundle(path: Path) -> Ensemble:
         calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
         domains = read_domains(entries, calibration)
         members = tuple(_member(entries, f"{MEMBERS_FOLDER}/{name}") for name in calibration.members)
-    except (KeyError, ValueError, SafetensorError, RuntimeError) as error:
-        message = str(error).splitlines()[0]
+    except KeyError as error:
+        raise IntegrityError(f"{path} lacks {error.args[0]}.", "Export the campaign again.") from error
+    except ModelError as error:
+        raise IntegrityError(f"{path}: {error.message}", error.hint) from error
+    except (ValueError, SafetensorError, RuntimeError, MemoryError) as error:
+        message = str(error).splitlines()[0].rstrip(".")
         raise IntegrityError(f"{path} does not fit together: {message}.", "Export the campaign again.") from error
-    if not members or any(member.datasets != members[0].datasets for member in members):
-        raise IntegrityError(f"{path}: the members are missing or were not trained on the same datasets.")
-    for dataset in calibration.datasets:
-        member_weights(calibration, dataset)
+    check_calibration(path, calibration, members)
     return Ensemble(path, index.digest, calibration, members, domains)
 
 
 def _member(entries: dict[str, bytes], place: str) -> TrainedModel:
     card = from_plain(ModelCard, json.loads(entries[f"{place}/{CARD_FILE}"]))
     potential = Potential(card.spec)
-    potential.load_state_dict(load_tensors(entries[f"{place}/{WEIGHTS_FILE}"]))
+    try:
+        potential.load_state_dict(load_tensors(entries[f"{place}/{WEIGHTS_FILE}"]))
+    except RuntimeError as error:  # a title, then a line for each fault
+        detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
+        raise ValueError(f"{place}/{WEIGHTS_FILE} is not of the model in {CARD_FILE}: {detail}") from error
     return TrainedModel(potential.eval(), card)  # torch's evaluation mode; this is no eval of text
 
 
