@@ -56,11 +56,12 @@ def judge(test: TargetPredictions, calibration: QuantityCalibration, null_mae: f
     error, raw, entries = test.error, test.spread, test.entries
     stated, bound = deviation(calibration, entries), halfwidth(calibration, entries)
     worst = ranking.worst(error)
+    best = min((member - test.label for member in test.members), key=metrics.mae)
     return QuantityReport(
         mae=metrics.mae(error),
         rmse=metrics.rmse(error),
         null_mae=null_mae,
-        best_member_mae=min(metrics.mae(member - test.label) for member in test.members),
+        best_member_mae=metrics.mae(best),
         coverage_raw=metrics.coverage(error, metrics.normal_factor(calibration.level) * raw),
         coverage_calibrated=metrics.coverage(error, bound),
         interval_halfwidth=float(np.mean(bound)),
@@ -85,6 +86,7 @@ def judge(test: TargetPredictions, calibration: QuantityCalibration, null_mae: f
         auprc_worst=_finite(ranking.auprc(stated, worst)),
         ause=ranking.ause(error, stated),
         groups=group_coverages(error, bound, test),
+        excess_error=metrics.mean_error(np.abs(error) - np.abs(best), test.cluster),
     )
 
 

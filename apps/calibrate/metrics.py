@@ -65,12 +65,17 @@ def coverage_error(error: Array, halfwidth: Array, cluster: NDArray[np.int64]) -
     between clusters; its error is 0.5, the largest error of a share.
     """
     inside = (np.abs(error) <= halfwidth).astype(np.float64)
+    found = mean_error(inside, cluster)
+    return 0.5 if found is None else max(found, 1.0 / (len(np.unique(cluster)) + 2.0))
+
+
+def mean_error(values: Array, cluster: NDArray[np.int64]) -> float | None:
+    """Return the cluster-robust standard error of the mean of ``values`` (see `coverage_error`); None: one cluster."""
     names, index = np.unique(cluster, return_inverse=True)
     if len(names) < 2:
-        return 0.5
-    sums = np.bincount(index, weights=inside - inside.mean(), minlength=len(names))
-    error_found = math.sqrt(len(names) / (len(names) - 1.0) * float(np.sum(sums * sums))) / len(inside)
-    return max(error_found, 1.0 / (len(names) + 2.0))
+        return None
+    sums = np.bincount(index, weights=values - values.mean(), minlength=len(names))
+    return math.sqrt(len(names) / (len(names) - 1.0) * float(np.sum(sums * sums))) / len(values)
 
 
 def calibration_curve(error: Array, spread: Array, points: int = 101) -> tuple[Array, Array]:

@@ -31,6 +31,7 @@ from gfm_pipeline.report.energy import energy_view, kilowatt_hours
 from gfm_pipeline.report.sources import assembled, build_sources
 from gfm_pipeline.report.stops import stops
 from gfm_pipeline.report.view import (
+    INTERRUPTED,
     CampaignView,
     CandidateView,
     CurvePoint,
@@ -79,8 +80,8 @@ def build_view(campaign: Path) -> CampaignView:
         stages=stage_views(state, alive, records),
         sources=sources,
         datasets=tuple(result.statistics for result in assembled(datasets)),
-        candidates=() if trials is None else tuple(_candidates(paths, trials, members)),
-        members=tuple(_member(paths, trials, trained, m) for m in members) if trials is not None else (),
+        candidates=() if trials is None else tuple(_candidates(paths, trials, members, alive)),
+        members=() if trials is None else tuple(_member(paths, trials, trained, m, alive) for m in members),
         calibration=_calibration(state.stage(calibrate.NAME)),
         pareto=() if trials is None else _pareto(trials),
         failures=_failures(paths, state),
@@ -152,7 +153,7 @@ def _stage(state: CampaignState, declared: Stage, alive: bool, records: Records)
     elif stage.failure is not None:
         status = StageStatus.FAILED
     else:
-        status = StageStatus.RUNNING if alive else StageStatus.WAITING
+        status = StageStatus.RUNNING if alive else StageStatus.STOPPED
     return StageView(
         name=name,
         status=status,
@@ -172,7 +173,9 @@ def _calibration(stage: StageState | None) -> CalibrateResult | None:
     return None if task is None else task.decoded(CalibrateResult)
 
 
-def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Member]) -> Iterable[CandidateView]:
+def _candidates(
+    paths: CampaignPaths, stage: StageState, members: Iterable[Member], alive: bool
+) -> Iterable[CandidateView]:
     selected = {m.candidate: m.name for m in members}
     rungs = stage.settings["rungs"]
     stopped, evidence = stopped_early(stage), stops(stage)
@@ -184,8 +187,8 @@ def _candidates(paths: CampaignPaths, stage: StageState, members: Iterable[Membe
             for r, task in tasks
             if task.status in (TaskStatus.DONE, TaskStatus.FAILED)
         )
-        running = next((t.name for _, t in tasks if t.status is TaskStatus.RUNNING), None)
-        status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs))
+        running = next((t.name for _, t in tasks if alive and t.status is TaskStatus.RUNNING), None)
+        status, outcome = _candidate_status(tasks, running, stopped.get(name), selected.get(name), len(rungs), alive)
         outcome = "; ".join(words for words in (outcome, stage.passed_over.get(name)) if words)
         curve = _curve(paths, stage, [t for _, t in tasks])
         used = of_tasks(task for _, task in tasks)
@@ -201,7 +204,12 @@ def _objective_error(task: TaskState) -> float | None:
 
 
 def _candidate_status(
-    tasks: list[tuple[int, TaskState]], running: str | None, stopped: str | None, member: str | None, rungs: int
+    tasks: list[tuple[int, TaskState]],
+    running: str | None,
+    stopped: str | None,
+    member: str | None,
+    rungs: int,
+    alive: bool,
 ) -> tuple[str, str]:
     if member is not None:
         return "selected", f"member {member} of the ensemble"
@@ -216,10 +224,14 @@ def _candidate_status(
         return "stopped", stopped
     if last is not None and len(tasks) == rungs and last.status is TaskStatus.DONE:
         return "finished", "reached the last rung"
+    if not alive and last is not None and last.status in (TaskStatus.RUNNING, TaskStatus.TO_RETRY):
+        return INTERRUPTED, "continues in the next run"
     return "waiting", "waits for a slot or for its wave"
 
 
-def _member(paths: CampaignPaths, search: StageState, converge: StageState | None, member: Member) -> MemberView:
+def _member(
+    paths: CampaignPaths, search: StageState, converge: StageState | None, member: Member, alive: bool
+) -> MemberView:
     before = [search.tasks[task_name(member.candidate, r)] for r in range(member.rung + 1)]
     curve = _curve(paths, search, before)
     task = converge.tasks.get(member.name) if converge is not None else None
@@ -230,7 +242,9 @@ def _member(paths: CampaignPaths, search: StageState, converge: StageState | Non
     curve += tuple(CurvePoint(p.graphs, p.seconds + offset, p.objective) for p in more)
     result = task.decoded(TrainResult)
     if result is None:
-        status = "failed" if task.status is TaskStatus.FAILED else "running"
+        begun = "running" if task.status is TaskStatus.RUNNING else "waiting"
+        unfinished = begun if alive else INTERRUPTED
+        status = "failed" if task.status is TaskStatus.FAILED else unfinished
         last = more[-1] if more else None
         graphs, objective = (last.graphs, last.objective) if last else (0, None)
         return MemberView(member.name, member.candidate, member.settings, status, graphs, objective, {}, curve)

@@ -22,6 +22,7 @@ STATES = {
     "failed": TrialState.FAIL,
     "running": TrialState.RUNNING,
     "waiting": TrialState.RUNNING,
+    "interrupted": TrialState.RUNNING,
 }  # all others are complete
 
 

@@ -17,7 +17,7 @@ from gfm_pipeline.core.contracts.training_result import TrainResult
 from gfm_pipeline.engine.stages.objectives import compared, searched
 from gfm_pipeline.engine.stages.search import NAME
 from gfm_pipeline.engine.stages.trials import objective_of, task_name
-from gfm_pipeline.report.view import CandidateView
+from gfm_pipeline.report.view import INTERRUPTED, CandidateView
 from gfm_pipeline.search.pareto import pareto_front
 
 FILE = "results.csv"
@@ -67,11 +67,12 @@ def _row(stage: StageState, candidate: CandidateView, number: int, rungs: int) -
     else:
         shown = "" if last is None else f"F_{'diverged' if tasks[last].diverged else 'failed'}"
     result = None if last is None else tasks[last].decoded(TrainResult)
+    unfinished = candidate.status in ("running", "waiting", INTERRUPTED)
     row: dict[str, Any] = {f"p:{name}": setting for name, setting in candidate.settings.items()}
     row |= {
         "objective": shown,
         "job_id": number,
-        "job_status": "DONE" if candidate.status not in ("running", "waiting") else candidate.status.upper(),
+        "job_status": candidate.status.upper() if unfinished else "DONE",
         "m:timestamp_submit": round(tasks[0].started - stage.opened, 3) if tasks else "",
         "m:timestamp_gather": "" if last is None else round((tasks[last].ended or stage.opened) - stage.opened, 3),
         "m:candidate": candidate.name,

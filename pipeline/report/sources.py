@@ -87,7 +87,9 @@ def _status(tasks: Iterable[TaskState], alive: bool) -> StageStatus:
     states = {task.status for task in tasks}
     if TaskStatus.FAILED in states:
         return StageStatus.FAILED
-    return StageStatus.RUNNING if alive and TaskStatus.RUNNING in states else StageStatus.WAITING
+    if alive:
+        return StageStatus.RUNNING if TaskStatus.RUNNING in states else StageStatus.WAITING
+    return StageStatus.STOPPED if states else StageStatus.WAITING
 
 
 def _progress(paths: CampaignPaths, stage: StageState, task: TaskState) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from gfm_pipeline.report.view import CampaignView, CandidateView, CurvePoint, St
 SCHEMA_VERSION = 1
 _COLORS = {
     "done": "green", "running": "cyan", "failed": "red", "stopped": "bright_black", "waiting": "bright_black",
+    "interrupted": "bright_black",
     "selected": "green", "finished": "cyan", "diverged": "red", "converged": "green", "limit": "yellow",
 }  # fmt: skip
 _BAR = 18

@@ -20,7 +20,7 @@ def doubts(view: CampaignView) -> tuple[str, ...]:
 
 
 def remarks(view: CampaignView) -> tuple[str, ...]:
-    """Return remarks on weak results: members that did not converge, an ensemble worse than a member."""
+    """Return remarks on weak results: members that did not converge, an ensemble clearly worse than a member."""
     found = []
     converge = view.resolved.get("converge")
     criterion = converge.get("criterion") if isinstance(converge, dict) else None
@@ -33,8 +33,8 @@ def remarks(view: CampaignView) -> tuple[str, ...]:
         )
     for name, report in ({} if view.calibration is None else view.calibration.judged).items():
         for target, part in report.quantities():
-            if part.n and part.mae > part.best_member_mae:
-                mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
+            mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
+            if part.worse_than_member and mae != best:
                 found.append(
                     f"On {name} the ensemble is worse than its best member alone: {target.name} MAE {mae} against "
                     f"{best} {target.printed_unit}."

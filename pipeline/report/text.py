@@ -14,6 +14,7 @@ SYMBOLS = {
     "done": "●",
     "failed": "✕",
     "stopped": "■",
+    "interrupted": "■",
     "finished": "●",
     "diverged": "✕",
     "selected": "★",

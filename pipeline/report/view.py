@@ -16,10 +16,15 @@ from gfm_pipeline.core.strenum import StrEnum
 class StageStatus(StrEnum):
     """State of a stage, for users."""
 
-    WAITING = "waiting"
+    WAITING = "waiting"  # not begun
+    STOPPED = "stopped"  # begun, and no driver continues it now
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+
+
+#: Status of a candidate or a member whose training began, and that no driver continues now.
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class CandidateView:
     wave: int
     settings: dict[str, Any]
     rungs: tuple[RungView, ...]
-    status: str  # running | stopped | finished | diverged | failed | selected
+    status: str  # waiting | running | interrupted | stopped | finished | diverged | failed | selected
     outcome: str
     curve: tuple[CurvePoint, ...]
     running_task: str | None = None
@@ -134,7 +139,7 @@ class MemberView:
     name: str
     candidate: str
     settings: dict[str, Any]
-    status: str  # waiting | running | converged | limit | failed
+    status: str  # waiting | running | interrupted | converged | limit | failed
     graphs: int
     objective: float | None
     errors: dict[str, DatasetErrors]

@@ -123,6 +123,12 @@ def test_what_could_be_better_is_said_plainly() -> None:
     for text in (render_html(shown), render_markdown(shown).replace("\\", ""), "\n".join(summary_lines(shown, "c"))):
         assert "worse than its best member alone" in text
         assert "did not converge (m2)" in text
+    energy = report.energy
+    for mae, error in [(1.0004 * energy.mae, None), (1.1 * energy.mae, 0.06 * energy.mae)]:
+        close = replace(energy, mae=mae, best_member_mae=energy.mae, excess_error=error)
+        datasets = {**view.calibration.datasets, "alloys": replace(report, energy=close)}
+        same = replace(view, calibration=replace(view.calibration, datasets=datasets))
+        assert len(remarks(same)) == 1, "not visible in three digits, or within two standard errors"
     meant = {**view.resolved, "converge": {"criterion": {"name": "limit", "options": {}}}}
     assert remarks(replace(view, resolved=meant)) == ()  # each was to train to its limit
 

@@ -247,6 +247,8 @@ def test_the_report_of_the_ensemble_makes_sense(result: CalibrateResult) -> None
         assert report.forces.nll_calibrated < report.forces.nll_raw
         assert abs(report.forces.coverage_calibrated - LEVEL) < 5 * report.forces.coverage_error
         assert report.forces.guaranteed
+        assert report.forces.excess_error is not None
+        assert 0 < report.forces.excess_error < report.forces.mae
 
 
 def test_fitting_again_gives_the_same_content_and_keeps_the_first(

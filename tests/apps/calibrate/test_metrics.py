@@ -23,6 +23,15 @@ def test_errors_are_the_textbook_ones() -> None:
     assert metrics.rmse(error) == pytest.approx(5 / math.sqrt(3))
 
 
+def test_the_error_of_a_mean_counts_clusters_and_not_entries() -> None:
+    values = np.random.default_rng(2).normal(size=400)
+    alone = metrics.mean_error(values, np.arange(400))
+    assert alone == pytest.approx(stats.sem(values), rel=1e-12)
+    repeated = metrics.mean_error(np.repeat(values, 9), np.repeat(np.arange(400), 9))
+    assert repeated == pytest.approx(alone, rel=1e-12)
+    assert metrics.mean_error(values, np.zeros(400, dtype=np.int64)) is None
+
+
 def test_nll_is_scipys_normal_density() -> None:
     rng = np.random.default_rng(0)
     error, spread = rng.normal(size=200), rng.uniform(0.1, 3.0, size=200)
