@@ -202,7 +202,7 @@ def test_sources_are_counted_from_results_and_from_what_running_tasks_say(tmp_pa
     assert (source.status, source.shards_read, source.records, source.set_aside) == ("running", 1, 63, 7)
     assert list(source.reasons.items()) == [("atoms overlap", 2), ("no energy", 1)]
     assert source.quarantine.endswith("/shards/mine-*/quarantine.jsonl")
-    assert build_sources(paths, stage, alive=False)[0].status == "waiting"
+    assert build_sources(paths, stage, alive=False)[0].status == "stopped"
     both = (*begun, ended("read-mine-00000", read), ended("read-mine-00001", read))
     joining = (*both, ev.TaskStarted("k", "assemble-mine", 1))
     progress = paths.stage("ingest", "k").attempt("assemble-mine", 1) / "progress.jsonl"
