@@ -12,6 +12,7 @@ from gfm_pipeline.api.allocate import BatchEnvironment, batch_environment, nodes
 from gfm_pipeline.api.budget_check import refuse_budget
 from gfm_pipeline.api.jobs import following, is_cancelled, learn_energy, refuse_beside_jobs, stop_after_cancelled
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest
+from gfm_pipeline.api.source_sample import refuse_sampled_elements
 from gfm_pipeline.api.stage_inputs import gone_note
 from gfm_pipeline.api.stopping import Stopper, stopping
 from gfm_pipeline.api.submission import submit_campaign
@@ -74,7 +75,9 @@ def drive(
         submit_campaign(request, run_request, around, notify)
         return None
     root = request.context.paths.root
-    refuse_budget(request, check_name(request.context.paths, request.loaded.model.name) or CampaignState())
+    state = check_name(request.context.paths, request.loaded.model.name) or CampaignState()
+    refuse_budget(request, state)
+    refuse_sampled_elements(request, state)
     with within(root):
         with (
             driving(root, request.loaded.model.name, around.job, around.job_ended) as campaign,

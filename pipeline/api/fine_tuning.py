@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,17 @@ def refuse_unknown_elements(loaded: LoadedWorkflow, elements: Mapping[str, Seque
                 f"not know (it knows {', '.join(sorted(known))}).",
                 "Leave such structures out, or search new models: write search instead of fine_tune.",
             )
+
+
+def known_elements_note(loaded: LoadedWorkflow) -> str | None:
+    """Return what sources of a fine-tuning may hold, for commands that read no records; None without the section."""
+    section = loaded.model.fine_tune
+    if section is None or not (path := _path(loaded, section)).exists():
+        return None
+    return (
+        f"The earlier ensemble knows {', '.join(sorted(_read(loaded, path).elements))}; `gfm-pipeline ingest "
+        f"{shlex.quote(str(loaded.path))}` shows whether the sources have other elements."
+    )
 
 
 def _path(loaded: LoadedWorkflow, section: FineTuneModel) -> Path:

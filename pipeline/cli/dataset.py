@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.answers import JSON, print_answer
-from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.layout import (
     DatasetExportFacts,
     DatasetInfo,

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gfm_pipeline.api.folders import dataset_folders
+from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.answers import JSON, print_answer
-from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
 from gfm_pipeline.core.contracts.deploy import (
     PACKAGE_SUFFIX,

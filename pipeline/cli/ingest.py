@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
+from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.answers import JSON, print_answer, print_line
-from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import is_test_set
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
 from gfm_pipeline.core.contracts.ingest.report import Histogram

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.api.starter import FoundSource, by_folder, find_source, spec_of
+from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support.answered import Drafted, DraftedSource
 from gfm_pipeline.cli.support.answers import JSON, print_answer
-from gfm_pipeline.cli.support.subprocess_query import query
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.preview import Preview
 from gfm_pipeline.core.contracts.readers import reader_names

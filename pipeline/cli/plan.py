@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gfm_pipeline.api.allocate import job_folder, job_shape
 from gfm_pipeline.api.budget_check import refuse_budget
+from gfm_pipeline.api.fine_tuning import known_elements_note
 from gfm_pipeline.api.run_request import ResolvedRun, RunRequest, SiteChoice
 from gfm_pipeline.api.stage_inputs import gone_note
 from gfm_pipeline.campaign.budget_standing import sentence
@@ -60,8 +61,9 @@ def plan(
         print_answer(made, **({"scripts": scripts} if show_scripts else {}))
         return
     _show(made)
-    if (note := gone_note(request.gone)) is not None:
-        click.echo(note)
+    for note in (gone_note(request.gone), known_elements_note(request.loaded)):
+        if note is not None:
+            click.echo(note)
     for name, text in scripts.items():
         click.echo(f"\n--- {name}\n{text.rstrip()}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.api.fine_tuning import known_elements_note
 from gfm_pipeline.api.run_request import RunRequest, SiteChoice
 from gfm_pipeline.campaign.folder import check_name
 from gfm_pipeline.cli.options import workflow_options
@@ -35,6 +36,8 @@ def validate(
         return
     names = ", ".join(sources)
     click.echo(f"{workflow} is valid: sources {names}; site {request.site.name} with {request.context.slots} slots.")
+    if (note := known_elements_note(request.loaded)) is not None:
+        click.echo(note)
 
 
 @click.command()

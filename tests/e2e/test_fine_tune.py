@@ -11,7 +11,7 @@ import pytest
 import runs
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from ruamel.yaml import YAML
 
 from gfm_pipeline import Campaign
@@ -141,3 +141,19 @@ def test_elements_that_the_ensemble_does_not_know_are_named_at_preview(page) -> 
     with pytest.raises(WorkflowError, match="Source labelled has W, which the earlier ensemble") as raised:
         refuse_unknown_elements(loaded, {"labelled": ["Cu", "W"]})
     assert raised.value.line == 4
+
+
+def test_elements_that_the_ensemble_does_not_know_end_a_run_before_ingest(page, tmp_path, capsys) -> None:
+    for name in ("tuned.yaml", "model.gfm"):
+        shutil.copy(page.with_name(name), tmp_path)
+    atoms = bulk("Pd", cubic=True)
+    atoms.calc = EMT()
+    atoms.get_forces()
+    write(tmp_path / "labelled.extxyz", [*read(page.with_name("labelled.extxyz"), ":"), atoms])
+    workflow = tmp_path / "tuned.yaml"
+    for command in ("validate", "plan"):  # these read no records, and say what they know
+        assert invoke([command, str(workflow)]) == 0
+        assert "The earlier ensemble knows Au, Cu; `gfm-pipeline ingest" in capsys.readouterr().out
+    assert invoke(["run", str(workflow)]) == 2
+    assert f"{workflow}:4: Source labelled has Pd, which the earlier ensemble model.gfm" in capsys.readouterr().err
+    assert not (tmp_path / "campaigns").exists()
