@@ -113,11 +113,11 @@ class QuantityReport:
     ``coverage_calibrated`` with trajectories as clusters; ``ence_*`` and ``crps_*`` are the expected normalised
     calibration error and the continuous ranked probability score; ``guaranteed`` is False when validation was too small
     for the finite-sample promise at this level. ``excess_error`` is the standard error of ``mae`` minus
-    ``best_member_mae``, with trajectories as clusters, too (None: unknown). ``calibration_error`` (root mean square over
-    levels) and ``sharpness`` (root mean variance) describe the calibrated deviation. So do ``auroc_worst`` and ``auprc_worst``, which measure how
-    well it finds the tenth of the entries with the largest errors, and ``ause``, the area under its sparsification
-    error. None: not measured, or nothing to find. ``n`` is 0 when a split has no labels of this quantity; the other
-    fields then have no meaning.
+    ``best_member_mae``, with trajectories as clusters, too (None: unknown). ``calibration_error`` (root mean square
+    over levels) and ``sharpness`` (root mean variance) describe the calibrated deviation. So do ``auroc_worst`` and
+    ``auprc_worst``, which measure how well it finds the tenth of the entries with the largest errors, and ``ause``, the
+    area under its sparsification error. None: not measured, or nothing to find. ``n`` is 0 when a split has no labels
+    of this quantity; the other fields then have no meaning.
     """
 
     mae: float

@@ -15,13 +15,7 @@ PROGRAM = "gfm-pipeline"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print what makes SHELL complete commands, options and files of this program.
-
-    \b
-    bash   gfm-pipeline completion bash > ~/.local/share/bash-completion/completions/gfm-pipeline
-    zsh    gfm-pipeline completion zsh > ~/.zfunc/_gfm-pipeline   (with ~/.zfunc in $fpath before compinit)
-    fish   gfm-pipeline completion fish > ~/.config/fish/completions/gfm-pipeline.fish
-    """
+    """Print what makes SHELL complete commands, options and files of this program."""
     found = get_completion_class(shell)
     if found is None:
         raise ConfigError(f"The installed Click completes nothing for {shell}.", "Install click 8.1 or newer.")

@@ -55,7 +55,10 @@ def _of_files(command: F) -> F:
             help="Unit of lengths in the files.",
         ),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda (AMD too), or xpu."),
-        click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
+            help="Numbers of the computation.",
+        ),
         click.option(
             "--batch-atoms", type=click.IntRange(1), default=2048, show_default=True, help="Atoms per batch."
         ),

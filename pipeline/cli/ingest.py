@@ -14,7 +14,7 @@ from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
 from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.support import terminal
-from gfm_pipeline.cli.support.amounts import Amount
+from gfm_pipeline.cli.support.amounts import Amount, Count
 from gfm_pipeline.cli.support.answers import JSON, print_answer, print_line
 from gfm_pipeline.core.contracts.data import is_test_set
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec, TargetPreview
@@ -46,10 +46,8 @@ MARKS = {True: "[green]ok[/]", False: "[red]WARNING[/]", None: "[dim]cannot tell
     default="",
     help="Source of the workflow.  [default: all sources]",
 )
-@click.option("--records", type=click.IntRange(0, 10**9), default=10, show_default=True, help="Records to show.")
-@click.option(
-    "--scan", type=click.IntRange(1, 10**9), default=2000, show_default=True, help="Largest number of records to read."
-)
+@click.option("--records", type=Count(0), default=10, show_default=True, help="Records to show.")
+@click.option("--scan", type=Count(), default=2000, show_default=True, help="Largest number of records to read.")
 @click.option("--seconds", type=Amount(), default=20.0, show_default=True, help="Longest time to read.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the workflow.")
 @JSON

@@ -52,6 +52,8 @@ First steps
   gfm-pipeline export campaigns/NAME --output model.gfm    write the ensemble to one file
   gfm-pipeline predict model.gfm new.xyz --output predicted.extxyz
   gfm-pipeline select campaigns/NAME pool.xyz --n 100   what to label next, and why
+
+Each command has examples: gfm-pipeline COMMAND --help
 """
 
 # A command's module is imported when the command runs. Each sentence is the first one of the command's help.

@@ -10,6 +10,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from gfm_pipeline.cli.support.examples import with_examples
+
 
 @dataclass(frozen=True)
 class Lazy:
@@ -50,7 +52,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name; this imports it."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
-            self.add_command(self.lazy[cmd_name].load(), cmd_name)
+            self.add_command(with_examples(self.lazy[cmd_name].load(), cmd_name), cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
