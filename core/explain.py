@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gfm_pipeline.core.errors import FileError, Refused
+from gfm_pipeline.core.strict import NAME, WITHOUT_NULL
 from gfm_pipeline.core.yamlfile import Location
 
 UNKNOWN_NAME = "unknown_name"
@@ -83,9 +84,10 @@ def explain(
             hint = f"Did you mean {close[0]!r}?" if close else f"Known keys here: {', '.join(known)}."
             return kind(f"Unknown key {shown!r}.", found.path, found.line, hint)
         case "missing":
-            if isinstance(where[-1], int):  # of a list with a fixed number of values
+            if isinstance(fault["loc"][-1], int):  # of a list with a fixed number of values
                 hint = "Write all its values in brackets." + more
-                return kind(f"{_dotted(found, where[:-1])} has too few values.", found.path, found.line, hint)
+                of = where[:-1] if isinstance(where[-1], int) else where
+                return kind(f"{_dotted(found, of)} has too few values.", found.path, found.line, hint)
             instead = "".join(f", or write {name} in its place" for name in _instead(model, where))
             return kind(f"The key {shown!r} is missing.", found.path, found.line, f"Add it{instead}." + more)
         case "enum" | "literal_error" if not any(_same(f, k, where) for f, k in zip(faults, keys, strict=True)):
@@ -165,6 +167,12 @@ _FORMS = {  # pydantic's requirement, by the type of its fault, in words of the 
 }
 
 
+_PATTERNS = {
+    NAME: "text of letters, digits, _, . and -, with a letter or a digit first",
+    WITHOUT_NULL: "text without null characters",
+}
+
+
 def expected_text(fault: Any) -> str:
     """Return the requirement behind a fault of pydantic (an entry of its ``errors()``), as the end of a sentence.
 
@@ -175,7 +183,8 @@ def expected_text(fault: Any) -> str:
         return "of another form"
     if fault["type"] == "too_long" and "max_length" not in fault.get("ctx", {}):
         return "a shorter list"
-    return form.format_map(fault.get("ctx", {}))
+    context = fault.get("ctx", {})
+    return _PATTERNS.get(context.get("pattern", "")) or form.format_map(context)
 
 
 def _narrowed(plain: Any, where: Location, reason: str) -> Location:

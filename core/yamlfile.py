@@ -140,6 +140,8 @@ def _read(text: str) -> tuple[Any, dict[Location, int]]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = re.sub(r"\s+", " ", error.problem or "not YAML").strip()
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context.rstrip(', ')}, {problem}"
         hint = "Indent with spaces." if "\\t" in problem else "Check indentation and colons."
         raise _YamlError(f"This is not valid YAML: {problem}.", line, hint) from None
     except YAMLError as error:

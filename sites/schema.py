@@ -20,7 +20,7 @@ from pydantic import (
 from gfm_pipeline.core.contracts.attempts.launch import DeviceSelection
 from gfm_pipeline.core.contracts.energy import AUTO, MODEL, SOURCES, source_order
 from gfm_pipeline.core.explain import unknown_name
-from gfm_pipeline.core.strict import Strict
+from gfm_pipeline.core.strict import NAME, Strict
 from gfm_pipeline.sites.cores import parse_cores
 from gfm_pipeline.sites.enums import DriverMode, GpuRuntime, Staging
 from gfm_pipeline.sites.scheduler_schema import SchedulerModel
@@ -299,7 +299,7 @@ class EnergyModel(Strict):
 class SiteModel(Strict):
     """A machine."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     description: str
     node: NodeModel = NodeModel()
     gpu: GpuModel = GpuModel()

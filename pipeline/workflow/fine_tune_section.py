@@ -11,7 +11,7 @@ from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.hyperparameters import Group
 from gfm_pipeline.core.contracts.training import HYPERPARAMETERS
 from gfm_pipeline.core.errors import Refused
-from gfm_pipeline.core.strict import Strict
+from gfm_pipeline.core.strict import WITHOUT_NULL, Strict
 
 SECTION = "fine_tune"
 OPTIMISER = {name: one for name, one in HYPERPARAMETERS.items() if one.group is not Group.MODEL}
@@ -47,7 +47,7 @@ _SCHEMA = {
 class FineTuneModel(Strict):
     """Members that start from the weights of an earlier ensemble; the section stands in place of `search`."""
 
-    model: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")] = Field(
+    model: Annotated[str, Field(min_length=1, max_length=4096, pattern=WITHOUT_NULL)] = Field(
         description="Exported file (.gfm), campaign, or folder of an ensemble, beside this file. Its members keep "
         "their architecture."
     )

@@ -15,6 +15,7 @@ Ranks = Annotated[
     RanksPerNode | None,
     Field(description="Ranks on each of its nodes, or in all where it shares one; null: one per GPU, or one."),
 ]
+Queue = Annotated[str, Field(min_length=1)]
 Hours = Annotated[float, Field(gt=0, le=10**5)]
 Amount = Annotated[float, Field(gt=0, le=10**12)]
 
@@ -58,7 +59,7 @@ class StageAllocationModel(Strict):
 
     nodes: Annotated[int, Field(ge=1, le=10**5)] | None = Field(default=None, description="Nodes of its job.")
     hours: Hours | None = Field(default=None, description="Wall time of its job.")
-    queue: str | None = Field(default=None, description="Queue of the site.")
+    queue: Queue | None = Field(default=None, description="Queue of the site.")
 
 
 class AllocationModel(Strict):
@@ -70,7 +71,7 @@ class AllocationModel(Strict):
     hours: Hours | Literal["auto"] = Field(
         default="auto", description="Wall time of one job; auto: the longest that so many nodes get."
     )
-    queue: str | None = Field(default=None, description="Queue of the site; null: its default one.")
+    queue: Queue | None = Field(default=None, description="Queue of the site; null: its default one.")
     blocks: RanksPerNode = Field(default=1, description="Jobs at a time, for a driver outside of them.")
     stages: dict[str, StageAllocationModel] = Field(
         default={}, description="Jobs of their own, by stage: a small one for ingest, say."

@@ -11,7 +11,7 @@ from gfm_pipeline.core.contracts.data import SHARD_MB, AcrossSources, EdgeStorag
 from gfm_pipeline.core.contracts.ingest.reading import READING_GB, RECORD_SECONDS, ReadLimits
 from gfm_pipeline.core.contracts.policies import ENSEMBLE, PROPOSALS, PolicyChoice, default_choice
 from gfm_pipeline.core.contracts.targets import DEFAULT as DEFAULT_TARGETS
-from gfm_pipeline.core.strict import Strict, within
+from gfm_pipeline.core.strict import LONGEST_NAME, NAME, WITHOUT_NULL, Strict, within
 from gfm_pipeline.workflow.attributes import Attributes, check_attribute_names, check_values
 from gfm_pipeline.workflow.fine_tune_section import FineTuneModel, with_search
 from gfm_pipeline.workflow.policies import (
@@ -34,14 +34,13 @@ Candidates = Annotated[int, Field(ge=1, le=10**6)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-gp")
 
 
 class DataModel(Strict):
     """Sources and how they are split."""
 
-    sources: dict[Annotated[str, Field(pattern=NAME)], SourceModel] = Field(min_length=1)
+    sources: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], SourceModel] = Field(min_length=1)
     validation: Fraction = Field(default=0.1, description="Share of records for validation, in whole groups.")
     test: Fraction = Field(default=0.1, description="Share of records for test, in whole groups.")
     split_across_sources: AcrossSources = Field(
@@ -112,7 +111,7 @@ class SearchModel(Strict):
         description="What the search makes small: error, and with it kwh, seconds (per graph) or memory; with several, "
         "candidates of the best Pareto fronts are promoted.",
     )
-    warm_start: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")] | None = Field(
+    warm_start: Annotated[str, Field(min_length=1, max_length=4096, pattern=WITHOUT_NULL)] | None = Field(
         default=None,
         description="Results of an earlier search, beside this file: results.csv of DeepHyper, HydraGNN or a report, "
         "or a journal file of Optuna; proposals learn from its results, failures too.",
@@ -207,7 +206,7 @@ class WorkflowModel(Strict):
 
     model_config = ConfigDict(json_schema_extra=_search_or_fine_tune)
 
-    name: str = Field(pattern=NAME, description="Name of the campaign and of its folder.")
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME, description="Name of the campaign and of its folder.")
     seed: Seed = Field(default=0, description="Seed of everything random.")
     data: DataModel
     targets: Targets = Field(

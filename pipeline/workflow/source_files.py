@@ -19,7 +19,7 @@ def named(folder: Path, name: str) -> list[Path]:
     """
     parts = Path(name).parts
     if not parts:
-        return []
+        return [folder] if name else []
     base = folder
     if Path(name).is_absolute():
         base, parts = Path(parts[0]), parts[1:]

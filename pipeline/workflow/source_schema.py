@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from gfm_pipeline.core.contracts.data import (
     OVERLAP,
@@ -16,15 +16,17 @@ from gfm_pipeline.core.contracts.data import (
     RecordWeights,
     StatedUnits,
 )
-from gfm_pipeline.core.strict import Strict
+from gfm_pipeline.core.contracts.extensions import suggestion
+from gfm_pipeline.core.elements import SYMBOLS
+from gfm_pipeline.core.errors import Refused
+from gfm_pipeline.core.strict import LONGEST_NAME, NAME, Strict
 
 Selected = StrictStr | StrictInt | StrictFloat
 Force = Annotated[float, Field(gt=0, le=10**9)]
 Distance = Annotated[float, Field(gt=0, le=1000)]
 Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
 FilePattern = Annotated[str, Field(min_length=1, max_length=4096)]
-ELEMENT = r"^[A-Z][a-z]?$"
-SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Key = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class GivenFilesModel(Strict):
@@ -51,9 +53,9 @@ class ReadingModel(Strict):
     options: dict[str, Any] = Field(default={}, description="Options of the reader.")
     energy_unit: EnergyUnit = Field(default=EnergyUnit.EV, description="Unit of the energy label; converted to eV.")
     length_unit: LengthUnit = Field(default=LengthUnit.ANGSTROM, description="Unit of lengths; converted to Angstrom.")
-    energy_key: str | None = Field(default=None, description="Name of the energy label, if the format does not fix it.")
-    forces_key: str | None = Field(default=None, description="Name of the force label, if the format does not fix it.")
-    group_key: str | None = Field(
+    energy_key: Key | None = Field(default=None, description="Name of the energy label, if the format does not fix it.")
+    forces_key: Key | None = Field(default=None, description="Name of the force label, if the format does not fix it.")
+    group_key: Key | None = Field(
         default=None,
         description="Metadata key of the trajectory or family; all records of a group go to the same split.",
     )
@@ -153,13 +155,21 @@ class SourceModel(ReadingModel):
         default=InconsistentPbc.KEEP,
         description="Records with a cell and no periodic direction: keep them as not periodic, or quarantine.",
     )
-    isolated_energies: dict[Annotated[str, Field(pattern=ELEMENT)], Energy] | None = Field(
+    isolated_energies: dict[str, Energy] | None = Field(
         default=None, description="Isolated-atom energies (eV) by element; they replace those in the data and the fit."
     )
 
-    test_sets: dict[Annotated[str, Field(pattern=SET_NAME)], TestSetModel] = Field(
+    test_sets: dict[Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)], TestSetModel] = Field(
         default={}, description="Named test sets: files to judge the models on that are never trained on."
     )
+
+    @field_validator("isolated_energies")
+    @classmethod
+    def _elements_exist(cls, given: dict[str, float] | None) -> dict[str, float] | None:
+        for symbol in given or ():
+            if symbol not in SYMBOLS:
+                raise Refused("names no element", suggestion(symbol, SYMBOLS), (symbol,))
+        return given
 
     @model_validator(mode="after")
     def _window_has_room(self) -> SourceModel:
