@@ -25,6 +25,7 @@ from gfm_pipeline.core.errors import IntegrityError, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.publish import fsync_dir, storage_errors
 from gfm_pipeline.core.records import canonical_json
+from gfm_pipeline.core.special_files import special_kind
 
 SCHEMA_VERSION = 1
 _PREFIX = b'{"crc":"'
@@ -81,6 +82,9 @@ def read(path: Path) -> Iterator[Entry]:
     IntegrityError
         With the line number, when a finished line is damaged or out of sequence; or when the file cannot be read.
     """
+    hint = "Mend its permissions or its disk, or restore it from a backup."
+    if (kind := special_kind(path)) is not None:  # opening it may wait for ever
+        raise IntegrityError(f"{path} is {kind} and no journal.", hint)
     try:
         with open(path, "rb") as stream:
             for number, line in enumerate(stream, start=1):
@@ -102,7 +106,6 @@ def read(path: Path) -> Iterator[Entry]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        hint = "Mend its permissions or its disk, or restore it from a backup."
         raise IntegrityError(f"{path} cannot be read: {error.strerror}.", hint) from error
 
 

@@ -17,6 +17,8 @@ def recorded_settings(journal: Path, stage: str) -> dict[str, Any] | None:
     opening the campaign reports the fault and its place.
     """
     found: dict[str, Any] | None = None
+    if not journal.is_file():  # a pipe would be waited for
+        return None
     try:
         with open(journal, "rb") as stream:
             for line in stream:

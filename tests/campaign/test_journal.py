@@ -1,6 +1,7 @@
 """The journal survives truncation at every byte and refuses damage at every byte."""
 
 import errno
+import os
 
 import pytest
 
@@ -93,3 +94,9 @@ def test_nothing_is_written_after_events_whose_common_sync_was_refused(recorded,
         monkeypatch.undo()
         with pytest.raises(StorageError):
             journal.append("driver-ended", {"outcome": "y"})
+
+
+def test_a_pipe_in_place_of_a_journal_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "journal.jsonl")
+    with pytest.raises(IntegrityError, match="is a named pipe and no journal"):
+        list(read(tmp_path / "journal.jsonl"))

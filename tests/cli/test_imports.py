@@ -54,7 +54,7 @@ def test_help_imports_no_command():
     code = "import sys; from gfm_pipeline.cli.main import invoke; invoke(['--help']); print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {line for line in done.stdout.splitlines() if line.startswith("gfm_pipeline.cli.")}
-    support = {f"gfm_pipeline.cli.support{name}" for name in ("", ".lazy", ".terminal")}
+    support = {f"gfm_pipeline.cli.support{name}" for name in ("", ".examples", ".lazy", ".terminal")}
     assert ours == {"gfm_pipeline.cli.main", *support}
 
 

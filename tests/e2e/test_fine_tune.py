@@ -146,14 +146,15 @@ def test_elements_that_the_ensemble_does_not_know_are_named_at_preview(page) -> 
 def test_elements_that_the_ensemble_does_not_know_end_a_run_before_ingest(page, tmp_path, capsys) -> None:
     for name in ("tuned.yaml", "model.gfm"):
         shutil.copy(page.with_name(name), tmp_path)
-    atoms = bulk("Pd", cubic=True)
+    atoms = bulk("Cu", cubic=True)
+    atoms.symbols[0] = "O"
     atoms.calc = EMT()
     atoms.get_forces()
     write(tmp_path / "labelled.extxyz", [*read(page.with_name("labelled.extxyz"), ":"), atoms])
     workflow = tmp_path / "tuned.yaml"
     for command in ("validate", "plan"):  # these read no records, and say what they know
         assert invoke([command, str(workflow)]) == 0
-        assert "The earlier ensemble knows Au, Cu; `gfm-pipeline ingest" in capsys.readouterr().out
+        assert "The earlier ensemble knows Ag, Al, Au, Cu, Ni, Pd, Pt; `gfm-pipeline ingest" in capsys.readouterr().out
     assert invoke(["run", str(workflow)]) == 2
-    assert f"{workflow}:4: Source labelled has Pd, which the earlier ensemble model.gfm" in capsys.readouterr().err
+    assert f"{workflow}:4: Source labelled has O, which the earlier ensemble model.gfm" in capsys.readouterr().err
     assert not (tmp_path / "campaigns").exists()
