@@ -298,15 +298,16 @@ def preview(spec: PreviewSpec) -> Preview:
         ),
         splits=splits.splits,
         references=references if source.test_of is None else None,
-        failure=_failure(sample.read, usable, spec, splits),
+        failure=_failure(sample, usable, spec, splits),
     )
 
 
-def _failure(read: int, usable: int, spec: PreviewSpec, splits: SampleSplits) -> str | None:
+def _failure(sample: _Sample, usable: int, spec: PreviewSpec, splits: SampleSplits) -> str | None:
     """Return why ingest would fail on these records, or None."""
     if not usable:
-        return "no record is usable; the reasons are under Filters"
-    aside = (read - usable) / max(1, read)
+        reasons = (f"{n} x {reason}" for reason, n in sample.removed.most_common(3) if n)
+        return f"no record is usable: {', '.join(reasons) or 'none was read'}"
+    aside = (sample.read - usable) / max(1, sample.read)
     if aside > spec.max_quarantined:
         return (
             f"{aside:.1%} would be set aside, and max_quarantined is {spec.max_quarantined:.1%}. Correct the source, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,10 @@ from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_sources
 
 TOLERATED = 0.05  # share of bad records that a workflow tolerates by default
+DATASET_MARKS = ("type.raw", "data.mdb", "md.idx", "metadata.json")  # files of formats whose datasets are folders
+PROSE = re.compile(
+    r"\.|(README|LICEN[CS]E|COPYING|CITATION|CHANGELOG)\b|.*\.(md|rst|pdf|ya?ml|py|sh|ipynb)$", re.IGNORECASE
+)
 STARTING = 600.0  # seconds: on a busy login node, imports take long
 
 
@@ -40,9 +45,9 @@ def init(
 ) -> None:
     """Look at FILES of structures and write a commented workflow that reads them.
 
-    FILES of one folder and suffix become one source. Formats, keys of the labels, units, signs, groups and splits are
-    found by trying them on a sample; each setting says why it was chosen. What is written passes `validate` and
-    `ingest`, or nothing is. Without FILES, on a terminal, it asks.
+    FILES may be folders of such files. Those of one folder and suffix become one source. Formats, keys of the labels,
+    units, signs, groups and splits are found by trying them on a sample; each setting says why it was chosen. What is
+    written passes `validate` and `ingest`, or nothing is. Without FILES, on a terminal, it asks.
     """
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists.", "Give another name (--output), or --overwrite.")
@@ -53,7 +58,8 @@ def init(
             raise click.UsageError("Give files of structures: gfm-pipeline init data/*.xyz")
         name = name or click.prompt("Name of the campaign", default=_name_of(output))
         files = tuple(_files_from_terminal())
-    sources = by_folder(_existing(files))
+    given = _existing(files)
+    sources = by_folder(given if reader is not None else [file for one in given for file in _inside(one)])
     found = [find_source(source, names, _look, output.parent, reader) for source, names in sources.items()]
     draft = WorkflowDraft(name or _name_of(output), tuple(one.draft for one in found), _data(found))
     _write(draft, output)
@@ -93,6 +99,14 @@ def _existing(files: tuple[Path, ...]) -> list[Path]:
         what = "No file was given." if gone is None else f"There is no file {gone}."
         raise ConfigError(what, "Give files of structures, or folders of them.")
     return list(files)
+
+
+def _inside(path: Path) -> list[Path]:
+    """Return the files of structures in a folder; for a file, and a dataset that is a folder, the path itself."""
+    if not path.is_dir() or path.suffix == ".bp" or any((path / mark).exists() for mark in DATASET_MARKS):
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and not PROSE.match(file.name))
+    return files or [path]
 
 
 def _name_of(output: Path) -> str:
@@ -137,8 +151,10 @@ def _write(draft: WorkflowDraft, output: Path) -> None:
             spec = replace(spec_of(source, data.max_quarantined), validation=data.validation, test=data.test)
             preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, spec.seconds + STARTING)
             if preview.failure is not None:
+                files = ", ".join(Path(file).name for file in source.files[:3])
+                named = "" if source.test_of is None else f" ({files})"
                 raise DataError(
-                    f"Source {source.name}: ingest would fail: {preview.failure.rstrip('.')}; nothing was written.",
+                    f"Source {source.name}{named}: ingest would fail: {preview.failure.rstrip('.')}; nothing was written.",
                     "Give other files, or write the workflow by hand.",
                 )
         partial.replace(output)

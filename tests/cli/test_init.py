@@ -117,6 +117,29 @@ def test_on_a_terminal_it_asks_and_more_bad_records_are_tolerated_by_name(here, 
     assert "4 x " in (here / "workflow.yaml").read_text()
 
 
+def test_a_folder_stands_for_its_files_of_structures(here, capsys):
+    (here / "set").mkdir()
+    frames("set/a.xyz", 24)
+    (here / "set" / "README.md").write_text("about these data\n")
+    (here / "set" / "LICENSE").write_text("free\n")
+    assert invoke(["init", "set"]) == 0
+    assert "24 of 24 records" in capsys.readouterr().out
+    (source,) = load_workflow(here / "workflow.yaml").model.data.sources.values()
+    assert source.files in ("set/a.xyz", ["set/a.xyz"])
+
+
+def test_a_test_set_without_usable_records_is_named_with_the_reason(here, capsys):
+    frames("train.xyz", 24)
+    frames("test_a.xyz", 6, first=24)
+    atoms = bulk("Cu", cubic=True)
+    atoms.info = {"emt_energy": -1.0, "run": "x"}
+    write("test_b.xyz", [atoms] * 3, format="extxyz")  # no forces
+    assert invoke(["init", "train.xyz", "test_a.xyz", "test_b.xyz"]) == 1
+    error = capsys.readouterr().err
+    assert "(test_b.xyz): ingest would fail: no record is usable: 3 x no forces" in error
+    assert not (here / "workflow.yaml").exists()
+
+
 def test_several_test_files_become_named_test_sets(here, capsys):
     """So does a folder of tests beside one of training; one test file alone stays the test split."""
     for folder in ("train", "test"):
