@@ -110,14 +110,13 @@ class QuantityReport:
     ``coverage_raw`` is that of the interval mean +- z * spread before calibration. ``scale`` and ``floor`` give the
     calibrated standard deviation sqrt((scale * spread)**2 + floor**2); ``quantile`` the conformal factor q: the
     calibrated interval is mean +- q * calibrated deviation. ``coverage_error`` is the standard error of
-    ``coverage_calibrated`` with trajectories as clusters; ``ence_*`` and ``crps_*`` are the expected normalised
-    calibration error and the continuous ranked probability score; ``guaranteed`` is False when validation was too small
-    for the finite-sample promise at this level. ``excess_error`` is the standard error of ``mae`` minus
-    ``best_member_mae``, with trajectories as clusters, too (None: unknown). ``calibration_error`` (root mean square
-    over levels) and ``sharpness`` (root mean variance) describe the calibrated deviation. So do ``auroc_worst`` and
-    ``auprc_worst``, which measure how well it finds the tenth of the entries with the largest errors, and ``ause``, the
-    area under its sparsification error. None: not measured, or nothing to find. ``n`` is 0 when a split has no labels
-    of this quantity; the other fields then have no meaning.
+    ``coverage_calibrated`` with trajectories as clusters, ``excess_error`` that of ``mae`` minus ``best_member_mae``;
+    ``ence_*`` and ``crps_*`` are the expected normalised calibration error and the continuous ranked probability score;
+    ``guaranteed`` is False when validation was too small for the finite-sample promise at this level.
+    ``calibration_error`` (root mean square over levels) and ``sharpness`` (root mean variance) describe the calibrated
+    deviation. So do ``auroc_worst`` and ``auprc_worst``, which measure how well it finds the tenth of the entries with
+    the largest errors, and ``ause``, the area under its sparsification error. None: not measured, or nothing to find.
+    ``n`` is 0 when a split has no labels of this quantity; the other fields then have no meaning.
     """
 
     mae: float
@@ -149,11 +148,6 @@ class QuantityReport:
     ause: float | None = None
     groups: tuple[GroupCoverage, ...] = ()
     excess_error: float | None = None
-
-    @property
-    def worse_than_member(self) -> bool:
-        """Whether the ensemble is worse than its best member by more than two standard errors of the difference."""
-        return bool(self.n) and self.mae - self.best_member_mae > 2.0 * (self.excess_error or 0.0)
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,9 @@ def _write(draft: WorkflowDraft, output: Path) -> None:
             preview = query("gfm_pipeline.apps.ingest.preview", spec, Preview, spec.seconds + STARTING)
             if preview.failure is not None:
                 files = ", ".join(Path(file).name for file in source.files[:3])
-                named = "" if source.test_of is None else f" ({files})"
+                of = source.name if source.test_of is None else f"{source.name} ({files})"
                 raise DataError(
-                    f"Source {source.name}{named}: ingest would fail: {preview.failure.rstrip('.')}; nothing was written.",
+                    f"Source {of}: ingest would fail: {preview.failure.rstrip('.')}; nothing was written.",
                     "Give other files, or write the workflow by hand.",
                 )
         partial.replace(output)

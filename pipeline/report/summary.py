@@ -34,7 +34,8 @@ def remarks(view: CampaignView) -> tuple[str, ...]:
     for name, report in ({} if view.calibration is None else view.calibration.judged).items():
         for target, part in report.quantities():
             mae, best = in_unit(target, part.mae), in_unit(target, part.best_member_mae)
-            if part.worse_than_member and mae != best:
+            beyond = part.mae - part.best_member_mae > 2.0 * (part.excess_error or 0.0)
+            if part.n and beyond and mae != best:
                 found.append(
                     f"On {name} the ensemble is worse than its best member alone: {target.name} MAE {mae} against "
                     f"{best} {target.printed_unit}."
