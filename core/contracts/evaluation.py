@@ -9,7 +9,7 @@ from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, Target
 from gfm_pipeline.core.contracts.task import Assignment, TaskSpec
 from gfm_pipeline.core.contracts.training import DatasetRef, Device, TestSetRef
 
-#: Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest.
+# Files of a published ensemble folder, beside ``members/<name>/`` (the checkpoints) and the manifest
 CALIBRATION_FILE = "calibration.json"
 EVALUATION_FILE = "evaluation.json"
 FIGURES_FILE = "evaluation.npz"
@@ -17,8 +17,7 @@ MODEL_CARD_FILE = "MODEL_CARD.md"
 DOMAIN_FOLDER = "domain"  # a file per member and dataset: features of the training split as the member computes them
 DATA_FILE = "data.json"  # statistics, provenance and digest of each dataset
 MEMBERS_FOLDER = "members"
-ABSURD_ENERGY = 1.0  # eV/atom; a third of a solid's binding energy
-ABSURD_SHARE, ABSURD_FORCES = 10.0, 2.0  # times the error of a model that learned nothing
+ABSURD_ENERGY, ABSURD_SHARE, ABSURD_FORCES = 1.0, 10.0, 2.0  # eV/atom; times the error of a model without learning
 
 
 @dataclass(frozen=True)
