@@ -17,7 +17,6 @@ from gfm_pipeline.core.contracts.data import (
     StatedUnits,
 )
 from gfm_pipeline.core.contracts.extensions import suggestion
-from gfm_pipeline.core.elements import SYMBOLS
 from gfm_pipeline.core.errors import Refused
 from gfm_pipeline.core.strict import LONGEST_NAME, NAME, Strict
 
@@ -26,6 +25,14 @@ Force = Annotated[float, Field(gt=0, le=10**9)]
 Distance = Annotated[float, Field(gt=0, le=1000)]
 Energy = Annotated[float, Field(ge=-(10**9), le=10**9)]
 FilePattern = Annotated[str, Field(min_length=1, max_length=4096)]
+# Of elements; no package of the field is imported for them.
+_TABLE = """
+H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr
+Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta
+W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs
+Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+SYMBOLS = tuple(_TABLE.split())
 Key = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
