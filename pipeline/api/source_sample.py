@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
 from gfm_pipeline.api.run_request import ResolvedRun
-from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.campaign.state import CampaignState
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
 from gfm_pipeline.core.errors import GFMError
+from gfm_pipeline.core.subprocess_query import query
 from gfm_pipeline.engine.decisions.decide import finished_stage
 from gfm_pipeline.engine.stages.ingest import NAME as INGEST
 

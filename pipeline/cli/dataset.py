@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount
 from gfm_pipeline.cli.support.answers import JSON, print_answer
@@ -25,6 +24,7 @@ from gfm_pipeline.core.contracts.layout import (
     RecordLine,
 )
 from gfm_pipeline.core.records import from_plain
+from gfm_pipeline.core.subprocess_query import query
 
 PIPED = 160  # width of lines outside terminals, in characters
 PROGRAM = "gfm_pipeline.apps.dataset.inspect"

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from gfm_pipeline.api.folders import dataset_folders
-from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings
@@ -30,6 +29,7 @@ from gfm_pipeline.core.contracts.deploy import (
 from gfm_pipeline.core.contracts.targets import DEFAULT
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.subprocess_query import query
 
 PIPED = 160  # width of lines outside terminals, in characters
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from gfm_pipeline.api.fine_tuning import refuse_unknown_elements
-from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.options import workflow_argument
 from gfm_pipeline.cli.support import terminal
 from gfm_pipeline.cli.support.amounts import Amount, Count
@@ -22,6 +21,7 @@ from gfm_pipeline.core.contracts.ingest.report import Histogram
 from gfm_pipeline.core.contracts.target_checks import unlabelled_sentence
 from gfm_pipeline.core.contracts.targets import Rank
 from gfm_pipeline.core.errors import DataError
+from gfm_pipeline.core.subprocess_query import query
 from gfm_pipeline.sites.registry import split_sets
 from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_source, resolve_sources

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.api.starter import FoundSource, by_folder, find_source, spec_of
-from gfm_pipeline.api.subprocess_query import query
 from gfm_pipeline.cli.support.answered import Drafted, DraftedSource
 from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -19,6 +18,7 @@ from gfm_pipeline.core.contracts.ingest.preview import Preview
 from gfm_pipeline.core.contracts.readers import reader_names
 from gfm_pipeline.core.errors import ConfigError, DataError
 from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.subprocess_query import query
 from gfm_pipeline.workflow.draft import Chosen, WorkflowDraft
 from gfm_pipeline.workflow.load import load_workflow
 from gfm_pipeline.workflow.resolve import resolve_sources
