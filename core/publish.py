@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.core.errors import IntegrityError, StorageError
+from gfm_pipeline.core.errors import ConfigError, IntegrityError, StorageError
 from gfm_pipeline.core.faultpoints import FaultPoint, reach
 from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 
@@ -78,6 +78,22 @@ def fsync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_output(path: Path, inputs: Iterable[Path | str] = (), *, overwrite: bool = False) -> None:
+    """Refuse to write over a file: one that exists, unless ``overwrite``, and always one that is read for the output.
+
+    Raises
+    ------
+    ConfigError
+        With the file and the fix.
+    """
+    if not path.exists():
+        return
+    if any(Path(one).exists() and path.samefile(one) for one in inputs):
+        raise ConfigError(f"{path} is also read, and its content would be lost.", "Give the output another name.")
+    if not overwrite:
+        raise ConfigError(f"{path} exists.", "Give another name, or --overwrite.")
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -41,7 +41,7 @@ from gfm_pipeline.core.ensemble_files import (
     read_bundle,
 )
 from gfm_pipeline.core.errors import ConfigError, IntegrityError, ModelError
-from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.publish import check_output, storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.models import Potential
@@ -69,8 +69,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False, decisions: str
         raise ConfigError(
             f"{output} does not end in {BUNDLE_SUFFIX} or .pt2.", f"Use --output {output.stem}{BUNDLE_SUFFIX}."
         )
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
+    check_output(output, overwrite=overwrite)
     if model.is_file():
         raise ConfigError(f"{model} is an exported file already.", "Copy it, or give the campaign that it is from.")
     folder = find_ensemble(model)

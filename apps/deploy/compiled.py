@@ -21,7 +21,7 @@ from gfm_pipeline.apps.deploy.predictor import Predictor
 from gfm_pipeline.core.contracts.deploy import PACKAGE_SUFFIX
 from gfm_pipeline.core.contracts.targets import ENERGY, FORCES
 from gfm_pipeline.core.errors import ConfigError, ModelError
-from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.publish import check_output, storage_errors
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.layers import MAX_Z
 
@@ -50,8 +50,7 @@ def compile_package(predictor: Predictor, output: Path, *, overwrite: bool = Fal
     """
     if output.suffix != PACKAGE_SUFFIX:
         raise ConfigError(f"{output} does not end in {PACKAGE_SUFFIX}.", f"Name it {output.stem}{PACKAGE_SUFFIX}.")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
+    check_output(output, overwrite=overwrite)
     program = export_program(predictor)
     partial = output.with_name(f".{output.stem}.partial{PACKAGE_SUFFIX}")
     with storage_errors(output):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.core.contracts.targets import Level
 from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.publish import check_output, storage_errors
 
 CHUNK = 1000  # structures in memory, in formats that do not write one at a time
 _OF_ASE = ("energy", "free_energy", "energies", "forces", "stress", "dipole", "charges", "magmoms")
@@ -300,16 +300,15 @@ OUTPUTS: Mapping[str, type[PredictionFile]] = {
 }
 
 
-def open_output(path: Path, levels: Levels, *, overwrite: bool = False) -> PredictionFile:
+def open_output(path: Path, levels: Levels, inputs: Iterable[str] = (), *, overwrite: bool = False) -> PredictionFile:
     """Return the file of predictions ``path``, whose suffix determines the format.
 
     Raises
     ------
     ConfigError
-        For an unknown suffix, an existing file, or a missing package.
+        For an unknown suffix, an existing file, one of the ``inputs``, or a missing package.
     """
     if path.suffix not in OUTPUTS:
         raise ConfigError(f"Predictions cannot be written as {path.name}.", f"Use one of: {', '.join(OUTPUTS)}.")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} exists.", "Give another name, or --overwrite.")
+    check_output(path, inputs, overwrite=overwrite)
     return OUTPUTS[path.suffix](path, levels)

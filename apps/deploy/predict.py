@@ -107,7 +107,9 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
     output = (
         nullcontext()
         if spec.output is None
-        else open_output(Path(spec.output), predictor.levels, overwrite=spec.overwrite)
+        else open_output(
+            Path(spec.output), predictor.levels, (spec.model, *spec.source.files), overwrite=spec.overwrite
+        )
     )
     sample = None if spec.figures is None else EntrySample()
     counts, table = Counts(), ErrorTable(predictor.targets, sample) if spec.evaluate else None

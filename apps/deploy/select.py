@@ -27,7 +27,7 @@ from gfm_pipeline.apps.runtime.query_program import answer_query
 from gfm_pipeline.core.contracts.data import Split, is_test_set
 from gfm_pipeline.core.contracts.deploy import MOST_REFUSED, SelectFacts, SelectSpec
 from gfm_pipeline.core.errors import ConfigError, DataError
-from gfm_pipeline.core.publish import storage_errors
+from gfm_pipeline.core.publish import check_output, storage_errors
 
 KNOWN = 1000  # largest number of training structures compared with the pool
 NAMES = {Split.TRAIN: "training", Split.VALIDATION: "validation", Split.TEST: "test"}
@@ -80,8 +80,8 @@ def select(spec: SelectSpec) -> SelectFacts:
     output = Path(spec.output)
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"{output} does not end in {SUFFIXES[0]}.", f"Use --output {output.stem}{SUFFIXES[0]}.")
-    if output.exists() and not spec.predict.overwrite:
-        raise ConfigError(f"{output} exists.", "Give another name, or --overwrite.")
+    inputs = (spec.predict.model, *spec.predict.source.files)
+    check_output(output, inputs, overwrite=spec.predict.overwrite)
     check_source(spec.predict.source)
     predictor = make_predictor(open_ensemble(spec.predict.model), spec.predict)
     if len(predictor.ensemble.calibration.members) < 2:

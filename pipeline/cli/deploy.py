@@ -27,8 +27,7 @@ from gfm_pipeline.core.contracts.deploy import (
     SelectSpec,
 )
 from gfm_pipeline.core.contracts.targets import DEFAULT
-from gfm_pipeline.core.errors import ConfigError
-from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.publish import check_output, write_atomic
 from gfm_pipeline.core.subprocess_query import query
 
 PIPED = 160  # width of lines outside terminals, in characters
@@ -164,8 +163,7 @@ def evaluate(
     if report is None:
         _run(model, files, given, output=written, evaluate=True, group_key=group_key)
         return
-    if report.exists() and not given["overwrite"]:
-        raise ConfigError(f"{report} exists.", "Give another name, or --overwrite.")
+    check_output(report, (model, *files), overwrite=given["overwrite"])
     with tempfile.TemporaryDirectory() as folder:
         found = _run(model, files, given, output=written, evaluate=True, group_key=group_key, figures=folder)
         from gfm_pipeline.report.evaluation_page import evaluation_page  # matplotlib is slow to import

@@ -17,7 +17,7 @@ from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.preview import Preview
 from gfm_pipeline.core.contracts.readers import reader_names
 from gfm_pipeline.core.errors import ConfigError, DataError
-from gfm_pipeline.core.publish import write_atomic
+from gfm_pipeline.core.publish import check_output, write_atomic
 from gfm_pipeline.core.subprocess_query import query
 from gfm_pipeline.workflow.draft import Chosen, WorkflowDraft
 from gfm_pipeline.workflow.load import load_workflow
@@ -49,8 +49,7 @@ def init(
     units, signs, groups and splits are found by trying them on a sample; each setting says why it was chosen. What is
     written passes `validate` and `ingest`, or nothing is. Without FILES, on a terminal, it asks.
     """
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists.", "Give another name (--output), or --overwrite.")
+    check_output(output, files, overwrite=overwrite)
     if not output.parent.is_dir():
         raise ConfigError(f"There is no folder {output.parent}.", "Make it first.")
     if not files:

@@ -9,10 +9,17 @@ import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from deploy_cases import EMT_BUNDLE
 
 from gfm_pipeline.apps.deploy import outputs
 from gfm_pipeline.apps.deploy.outputs import open_output
+from gfm_pipeline.apps.deploy.predict import predict_files
+from gfm_pipeline.core.contracts.data import SourceSettings
+from gfm_pipeline.core.contracts.deploy import PredictFilesSpec
 from gfm_pipeline.core.contracts.targets import Level
+from gfm_pipeline.core.errors import ConfigError
 
 LEVELS = {"energy": Level.GRAPH, "forces": Level.ATOM, "stress": Level.GRAPH, "in_domain": Level.GRAPH}
 
@@ -80,3 +87,13 @@ def test_a_fault_leaves_no_file(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(RuntimeError, match="interrupted"):
         interrupted()
     assert not list(tmp_path.iterdir())
+
+
+def test_predictions_never_replace_the_structures_that_they_are_of(tmp_path: Path) -> None:
+    file = tmp_path / "labels.extxyz"
+    write(file, bulk("Cu"))
+    before = file.read_bytes()
+    source = SourceSettings("labels", "ase", (str(file),))
+    with pytest.raises(ConfigError, match=r"labels\.extxyz is also read"):
+        predict_files(PredictFilesSpec(str(EMT_BUNDLE), source, output=str(file), overwrite=True))
+    assert file.read_bytes() == before

@@ -115,6 +115,8 @@ def test_faults_are_sentences_and_nothing_is_written(tmp_path, dataset):
     with pytest.raises(ConfigError, match=r"does not end in \.extxyz"):
         run(tmp_path, known, 2, (), "out.db")
     assert [p.name for p in tmp_path.iterdir()] == ["pool.extxyz"]
+    with pytest.raises(ConfigError, match=r"pool\.extxyz is also read"):
+        run(tmp_path, known, 2, (), "pool.extxyz")
     (tmp_path / "out.extxyz").write_text("mine")
     with pytest.raises(ConfigError, match="exists"):
         run(tmp_path, known, 2, ())

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gfm_pipeline.core import publish
-from gfm_pipeline.core.errors import GFMError, IntegrityError, StorageError
+from gfm_pipeline.core.errors import ConfigError, GFMError, IntegrityError, StorageError
 
 
 def make(folder, text="hello"):
@@ -89,6 +89,18 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert caught.value.exit_code == 3
     assert str(tmp_path / "a") in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_is_neither_an_input_nor_there_already(tmp_path):
+    file, other = tmp_path / "a.xyz", tmp_path / "b.xyz"
+    publish.check_output(file, [file])  # neither exists
+    file.write_text("mine")
+    other.symlink_to(file)
+    with pytest.raises(ConfigError, match="exists"):
+        publish.check_output(file)
+    publish.check_output(file, [tmp_path / "nowhere"], overwrite=True)
+    with pytest.raises(ConfigError, match=r"b\.xyz is also read"):
+        publish.check_output(other, [str(tmp_path / "nowhere"), str(file)], overwrite=True)
 
 
 def test_errors_survive_pickling():

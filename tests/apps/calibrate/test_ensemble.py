@@ -324,3 +324,24 @@ def test_a_changed_file_is_refused(result: CalibrateResult, tmp_path: Path) -> N
     weights.write_bytes(bytes(data))
     with pytest.raises(IntegrityError, match=r"model\.pt was changed"):
         GFMCalculator.from_ensemble(copy, "wet")
+
+
+def test_predictions_of_earlier_versions_give_the_calibration_that_they_gave(
+    result: CalibrateResult, members: tuple[MemberRef, ...], datasets: tuple[DatasetRef, ...], tmp_path: Path
+) -> None:
+    older = []
+    for member in members:  # without the sample of the training split
+        folder = tmp_path / member.name
+        shutil.copytree(member.predictions, folder, ignore=shutil.ignore_patterns("*-trainset.npz"))
+        older.append(replace(member, predictions=str(folder)))
+    spec = CalibrateSpec(tuple(older), datasets, LEVEL, str(tmp_path / "ensemble"), seed=1)
+    calibrate(spec, task_in(tmp_path / "fit"))
+    old, new = (load_ensemble(Path(path)).calibration.datasets["wet"] for path in (spec.output, result.output))
+    assert old.domain is not None
+    assert new.domain is not None
+    assert (old.domain.left_out, new.domain.left_out) == (0, 96)
+    assert old.domain.n == new.domain.n - 96 == 48
+    assert new.domain.threshold >= old.domain.threshold
+    with np.load(Path(members[0].predictions) / "wet-trainset.npz") as file:
+        assert np.isfinite(file["forces"]).all()
+        assert len(file["energy"]) == 96

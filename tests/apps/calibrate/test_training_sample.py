@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ensemble_cases import LEVEL, task_in
 
 from gfm_pipeline.apps.calibrate.calibrators import fit_calibration, halfwidth
 from gfm_pipeline.apps.calibrate.domain import (
@@ -19,15 +15,11 @@ from gfm_pipeline.apps.calibrate.domain import (
     fit_thresholds,
     structure_distance,
 )
-from gfm_pipeline.apps.calibrate.ensemble import load_ensemble
 from gfm_pipeline.apps.calibrate.entries import Entries
-from gfm_pipeline.apps.calibrate.fit import calibrate
 from gfm_pipeline.apps.calibrate.training_sample import FOLDS, left_out_distances, training_sample
 from gfm_pipeline.apps.calibrate.uncertainty import RigidityMoments, rigidity
 from gfm_pipeline.apps.dataset import Columns
 from gfm_pipeline.core.contracts.data import Split
-from gfm_pipeline.core.contracts.evaluation import CalibrateResult, CalibrateSpec, MemberRef
-from gfm_pipeline.core.contracts.training import DatasetRef
 
 NINE = 0.9  # level of intervals
 
@@ -140,24 +132,3 @@ def test_a_sample_has_no_isolated_atoms() -> None:
     statistics = SimpleNamespace(n_structures={Split.TRAIN: 4})
     found = training_sample(SimpleNamespace(statistics=statistics, columns=lambda _, rows: columns.take(rows)))
     np.testing.assert_array_equal(found.energy, [1.0, 2.0, 3.0])
-
-
-def test_predictions_of_earlier_versions_give_the_calibration_that_they_gave(
-    result: CalibrateResult, members: tuple[MemberRef, ...], datasets: tuple[DatasetRef, ...], tmp_path: Path
-) -> None:
-    older = []
-    for member in members:  # without the sample of the training split
-        folder = tmp_path / member.name
-        shutil.copytree(member.predictions, folder, ignore=shutil.ignore_patterns("*-trainset.npz"))
-        older.append(replace(member, predictions=str(folder)))
-    spec = CalibrateSpec(tuple(older), datasets, LEVEL, str(tmp_path / "ensemble"), seed=1)
-    calibrate(spec, task_in(tmp_path / "fit"))
-    old, new = (load_ensemble(Path(path)).calibration.datasets["wet"] for path in (spec.output, result.output))
-    assert old.domain is not None
-    assert new.domain is not None
-    assert (old.domain.left_out, new.domain.left_out) == (0, 96)
-    assert old.domain.n == new.domain.n - 96 == 48
-    assert new.domain.threshold >= old.domain.threshold
-    with np.load(Path(members[0].predictions) / "wet-trainset.npz") as file:
-        assert np.isfinite(file["forces"]).all()
-        assert len(file["energy"]) == 96
