@@ -337,8 +337,8 @@ class Predictor:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # some devices of torch hold no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"The device {name!r} is not there.", "Use cpu, or a torch built for the device.") from error
     return device
 

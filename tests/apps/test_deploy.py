@@ -166,9 +166,10 @@ def test_what_has_no_answer_is_refused_by_name(model: Path, atoms: Atoms, reason
         Predictor(load_bundle(model)).predict([bulk("Cu"), atoms])
 
 
-def test_a_device_that_is_not_there_is_refused(model: Path) -> None:
-    with pytest.raises(ModelError, match="'xpu:7' is not there"):
-        Predictor(load_bundle(model), device="xpu:7")
+@pytest.mark.parametrize("device", ["xpu:7", "meta", "abacus"])
+def test_a_device_that_is_not_there_is_refused(model: Path, device: str) -> None:
+    with pytest.raises(ModelError, match=f"'{device}' is not there"):
+        Predictor(load_bundle(model), device=device)
 
 
 def test_predictions_reach_every_format_whole(model: Path, labelled: Path, tmp_path: Path) -> None:
