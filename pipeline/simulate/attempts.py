@@ -49,6 +49,8 @@ class SimulatedAttempt:
         Longest time of its program (s).
     shares_launch, fills_place
         Whether it shares a launch, and whether it takes the place of an ended task there.
+    launch_lost
+        Ends the launch that it shares, with all its tasks, because a node has failed; None: it shares none.
     """
 
     folder: str
@@ -62,6 +64,7 @@ class SimulatedAttempt:
     deadline: float = float("inf")
     shares_launch: bool = False
     fills_place: bool = False
+    launch_lost: Callable[[], None] | None = None
     ending: Event | None = None
     stuck_since: float | None = None  # time at which a node of it failed
 
@@ -76,7 +79,7 @@ class RunningAttempts:
     """All running attempts, and requests to stop them (`gfm_pipeline.engine.world.Attempts`)."""
 
     def __init__(self, clock: SimulatedClock, cluster: Cluster, ledger: Ledger, detect_seconds: float) -> None:
-        self._clock, self._cluster, self._ledger, self._detect = clock, cluster, ledger, detect_seconds
+        self._clock, self._cluster, self._ledger, self.detect_seconds = clock, cluster, ledger, detect_seconds
         self._running: dict[str, SimulatedAttempt] = {}
 
     def __len__(self) -> int:
@@ -137,7 +140,7 @@ class RunningAttempts:
         attempt.stuck_since = self._clock.now
         if attempt.ending is not None:
             attempt.ending.cancel()
-        attempt.ending = self._clock.after(self._detect, lambda: self._node_lost(attempt))
+        attempt.ending = self._clock.after(self.detect_seconds, lambda: self._node_lost(attempt))
 
     # ---------------------------------------------------------------- how attempts end
 
@@ -157,6 +160,9 @@ class RunningAttempts:
         self._over(attempt, {Use.STARTUP: startup, kept: work}, SimulatedEnd(None, AttemptReport(record, saved=saved)))
 
     def _node_lost(self, attempt: SimulatedAttempt) -> None:
+        if attempt.launch_lost is not None:
+            attempt.launch_lost()
+            return
         report = None
         if attempt.whole:
             report = AttemptReport(ExitRecord(LAUNCH_FAILED, False, sum(attempt.ran(self._clock.now))))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.core.contracts.attempts.launch import GROUP_FILE, GroupFile, GroupMember
-from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM, EXIT_FILE, SPEC_FILE
+from gfm_pipeline.core.contracts.attempts.records import ENDED_STEM, EXIT_FILE, SPEC_FILE, ExitRecord
 from gfm_pipeline.core.contracts.task import RESULT_FILE
 from gfm_pipeline.core.publish import write_json, write_record
 from gfm_pipeline.core.records import read_record
 from gfm_pipeline.engine.stages.table import stage_named
 from gfm_pipeline.execution.launcher import LaunchEnd, TaskLaunch
 from gfm_pipeline.execution.size_class import SizeClass
-from gfm_pipeline.simulate.attempts import RunningAttempts, SimulatedAttempt, SimulatedEnd
+from gfm_pipeline.simulate.attempts import LAUNCH_FAILED, RunningAttempts, SimulatedAttempt, SimulatedEnd
 from gfm_pipeline.simulate.clock import SimulatedClock
 from gfm_pipeline.simulate.cluster import Cluster
 from gfm_pipeline.simulate.ledger import Ledger
@@ -39,14 +39,15 @@ class PlacedTask:
 
 @dataclass
 class _RunningLaunch:
-    """A launch that tasks share: its job, folder, nodes, nodes per task, number of tasks at a time, and state."""
+    """A launch that tasks share: its job, folder, nodes, nodes per task, tasks at a time, time of start, and state."""
 
     job: TaskLaunch
     folder: Path
     nodes: frozenset[str]
     weight: float
     places: int
-    running: set[int] = field(default_factory=set)  # numbers of tasks
+    started: float
+    running: dict[int, str] = field(default_factory=dict)  # folders of attempts, by their numbers in the launch
     latest: int = -1  # number of the latest task
     open: bool = True
     version: tuple[int, int] | None = None  # version of the list of tasks
@@ -180,8 +181,9 @@ class SimulatedLauncher:
         """Start the tasks of a launch. Ranks whose task has ended wait for the next one, until the launch is closed."""
         members = GroupFile.read(folder).members
         nodes = frozenset(node for member in members for node in self._placed[member.folder].nodes)
-        launch = _RunningLaunch(job, folder, nodes, len(nodes) / len(members), len(members))
+        launch = _RunningLaunch(job, folder, nodes, len(nodes) / len(members), len(members), self._clock.now)
         self._launches[folder] = launch
+        self._cluster.enter(tuple(nodes), str(folder), partial(self._node_failed, launch))
         for member in members:
             self._join(launch, member)
 
@@ -191,7 +193,8 @@ class SimulatedLauncher:
         placed = self._placed[member.folder].nodes
         attempt = self._attempt(launch.job, member.folder, placed, launch.weight, end)
         attempt.shares_launch, attempt.fills_place = True, later
-        launch.running.add(member.number)
+        attempt.launch_lost = partial(self._launch_failed, launch)
+        launch.running[member.number] = member.folder
         launch.latest = max(launch.latest, member.number)
         self._attempts.begin(attempt)
 
@@ -201,7 +204,7 @@ class SimulatedLauncher:
         """Record the end of a task as its ranks do, which then look for another one."""
         self._leave_files(attempt.folder, outcome)
         (launch.folder / f"{ENDED_STEM}{member.number}").touch()
-        launch.running.discard(member.number)
+        launch.running.pop(member.number, None)
         if not launch.waits:
             launch.waits = True
             self._clock.after(0.0 if not launch.running else RANKS_LOOK_SECONDS, partial(self._look, launch))
@@ -223,9 +226,29 @@ class SimulatedLauncher:
             launch.waits = True
             self._clock.after(RANKS_LOOK_SECONDS, partial(self._look, launch))
         elif not launch.running:
-            del self._launches[launch.folder]
-            self._ledger.launch_over(float(len(launch.nodes)))
-            self.ended.put(LaunchEnd(launch.folder, None))
+            self._over(launch)
+
+    def _over(self, launch: _RunningLaunch) -> None:
+        """Free the nodes of a launch without tasks, and report its end."""
+        launch.gone = True
+        del self._launches[launch.folder]
+        self._cluster.leave(tuple(launch.nodes), str(launch.folder))
+        self._ledger.launch_over(float(len(launch.nodes)))
+        self.ended.put(LaunchEnd(launch.folder, None))
+
+    def _node_failed(self, launch: _RunningLaunch) -> None:
+        """Let the batch system find a failed node of a launch."""
+        self._clock.after(self._attempts.detect_seconds, partial(self._launch_failed, launch))
+
+    def _launch_failed(self, launch: _RunningLaunch) -> None:
+        """End a launch with all of its tasks: a batch system ends a step of which a node has failed."""
+        if launch.gone:
+            return
+        for folder in launch.running.values():
+            self._attempts.end(Path(folder))
+        record = ExitRecord(LAUNCH_FAILED, False, self._clock.now - launch.started)
+        write_record(launch.folder / EXIT_FILE, record, durable=False)
+        self._over(launch)
 
     def nodes_lost(self, nodes: Sequence[str] | None = None) -> None:
         """Forget the shared launches on nodes of an ended job, whose tasks were lost before; None: all launches."""
@@ -234,6 +257,7 @@ class SimulatedLauncher:
             if gone is None or not gone.isdisjoint(launch.nodes):
                 launch.gone = True
                 del self._launches[launch.folder]
+                self._cluster.leave(tuple(launch.nodes), str(launch.folder))
                 self._ledger.launch_lost(float(len(launch.nodes)))
 
     @staticmethod

@@ -155,7 +155,8 @@ class Ledger:
         idle = self.idle
         freed = min(idle, self._freed)
         spare = min(idle - freed, float(self.spare))
-        self.seconds[Use.DOWN] += self._down * passed
+        # Until the batch system finds a failed node, the tasks there hold it: it is counted once.
+        self.seconds[Use.DOWN] += max(0.0, min(self._down, self._held - self._busy - self._lingering)) * passed
         self.seconds[Use.HELD] += self._lingering * passed
         self.seconds[Use.DRIVER] += freed * passed
         self.seconds[Use.SPARE] += spare * passed

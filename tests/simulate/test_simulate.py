@@ -12,6 +12,7 @@ from simulations import RESOURCES, WORKFLOW, run, simulation
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.campaign.journal import read
 from gfm_pipeline.campaign.state import load_state
+from gfm_pipeline.simulate.cluster import Cluster, Held
 from gfm_pipeline.simulate.ledger import Ledger, Use
 from gfm_pipeline.simulate.request import simulated
 from gfm_pipeline.simulate.result import daly, young
@@ -191,3 +192,28 @@ def test_stages_and_last_trainings_run_in_jobs_of_their_size(tmp_path):
 def members(folder: Path) -> list[str]:
     (chosen,) = (e for e in events(folder) if isinstance(e, ev.MembersSelected))
     return [member.candidate for member in chosen.members]
+
+
+def test_a_failed_node_ends_all_tasks_of_the_launch_that_has_it(tmp_path, monkeypatch):
+    """As `srun` ends a step of which a node has failed: the tasks on its other nodes go on from their checkpoints."""
+    asked = simulation(tmp_path, "site.launch.max_steps=2", "site.launch.max_sub_node_nodes=1",
+                       "scenario.cost.scale=30")  # fmt: skip
+    failing: list[Cluster] = []
+
+    def fail_once(cluster: Cluster, held: Held) -> None:
+        """Let the fourth node of the first job fail in the search, and no other node."""
+        if not failing:
+            failing.append(cluster)
+            monkeypatch.setattr(cluster._random, "randrange", lambda _: 3)
+            held.failure = cluster._clock.after(2300.0, lambda: cluster._fail(held))
+
+    monkeypatch.setattr(Cluster, "_next_failure", fail_once)
+    found = simulated(replace(asked, folder=tmp_path / "simulated"), compare=False)
+    assert (found.outcome, found.failures) == ("done", 1)
+    assert sum(found.uses.values()) == pytest.approx(found.node_hours)
+    assert found.uses[Use.LOST] > 0
+    ended = [e for e in events(tmp_path / "simulated") if isinstance(e, ev.TaskEnded)]
+    lost = [e for e in ended if e.reason.startswith("the launch it shared ended (exit code 143")]
+    assert len(lost) == 4  # one task per node of the launch
+    done = {e.task for e in ended if e.cause is ev.Cause.FINISHED}
+    assert {e.task for e in lost} <= done
