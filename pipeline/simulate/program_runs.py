@@ -16,6 +16,7 @@ from gfm_pipeline.core.contracts.policies import CRITERIA, PolicyChoice, make_po
 from gfm_pipeline.core.contracts.task import TaskSpec
 from gfm_pipeline.core.contracts.training import Convergence, TrainSpec
 from gfm_pipeline.core.contracts.training_result import StopReason, TrainResult
+from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.publish import MANIFEST, Manifest, digest_of, read_manifest
 from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.requests import Program
@@ -32,6 +33,7 @@ class Criterion(Protocol):
 
 
 PRODUCER = "simulate"
+LONGEST_SECONDS = 10 * 365 * 86_400.0  # of a training: a simulation of longer ones would not end
 OTHER_SECONDS = 60.0  # of a program that does not train and is not in the scenario
 
 
@@ -143,6 +145,12 @@ class Programs:
             return self._finished(spec, begin, end, reason, ran, startup)
 
         work = max(0, end - begin) * pace
+        if not startup + work <= LONGEST_SECONDS:
+            raise ConfigError(
+                f"By the rates of the scenario, training {task} would take {(startup + work) / 3600:,.3g} h, which no "
+                "campaign waits for.",
+                "Correct the rates under scenario.cost, or the graphs of the rungs and of converge.",
+            )
         self.checkpoint_every = self._cost.checkpoint_every(spec)
         return Run(startup, work, self.checkpoint_every, reached, finish)
 

@@ -217,3 +217,8 @@ def test_a_failed_node_ends_all_tasks_of_the_launch_that_has_it(tmp_path, monkey
     assert len(lost) == 4  # one task per node of the launch
     done = {e.task for e in ended if e.cause is ev.Cause.FINISHED}
     assert {e.task for e in lost} <= done
+
+
+def test_trainings_that_would_take_for_ever_end_the_simulation_with_the_reason(tmp_path):
+    found = run(tmp_path, "scenario.cost.scale=1e308")
+    assert found.outcome.startswith("failed: By the rates of the scenario, training c0")
