@@ -304,6 +304,8 @@ def preview(spec: PreviewSpec) -> Preview:
 
 def _failure(sample: _Sample, usable: int, spec: PreviewSpec, splits: SampleSplits) -> str | None:
     """Return why ingest would fail on these records, or None."""
+    if not sample.read and sample.passed_over:
+        return f"select chooses none of the {sample.passed_over.total():,} records that were read"
     if not usable:
         reasons = (f"{n} x {reason}" for reason, n in sample.removed.most_common(3) if n)
         return f"no record is usable: {', '.join(reasons) or 'none was read'}"

@@ -48,6 +48,8 @@ def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"Reader {reader} needs the option {place}.", _example(model, place)) from error
         own = first["type"] == "value_error"  # a rule of the reader, with the reader's message
         rule = (
             first["msg"].removeprefix("Value error, ")
@@ -56,6 +58,17 @@ def parse_options(reader: str, options: dict[str, Any]) -> ReaderOptions:
         )
         hint = "Correct the value."
         raise ConfigError(f"Option {place or 'value'} of reader {reader} is wrong: {rule}.", hint) from error
+
+
+def _example(model: type[ReaderOptions], option: str) -> str:
+    """Return what to write for an option without a default, with its values if they are declared."""
+    schema = model.model_json_schema()
+    about = schema["properties"].get(option, {})
+    about = schema.get("$defs", {}).get(str(about.get("$ref", "")).rpartition("/")[2], about)
+    values = [str(value) for value in about.get("enum", ())]
+    if not values:
+        return f"Write options: {{{option}: ...}}."
+    return f"Write for instance options: {{{option}: {values[0]}}}. Choose from: {', '.join(values)}."
 
 
 def validate_options(reader: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def good_record() -> Record:
         ({"group": None}, "no group: the record has no `run`"),
         ({"energy": float("nan")}, "energy is not a finite number"),
         ({"forces": np.array([[0.0, 0, 0], [np.inf, 0, 0]])}, "forces are not finite numbers"),
+        ({"energy": -1e300}, "energy is beyond 1e+12 eV: -1e+300"),
+        ({"forces": np.array([[0.0, 0, 0], [1e308, 0, 0]])}, "forces are beyond 1e+12 eV/Angstrom: 1e+308"),
         ({"forces": np.zeros((3, 3))}, "forces are not finite numbers"),
         ({"pos": np.array([[0.0, 0, 0], [np.nan, 0, 0]])}, "positions or cell are not finite numbers"),
         ({"numbers": np.array([29, 0])}, "unknown element: atomic number 0"),
@@ -140,6 +142,11 @@ def test_molar_units(unit: EnergyUnit, factor: float) -> None:
         ("xtb-md", {"temperatures": []}, "temperatures"),
         ("emt-alloys", {"metals": ["Cu", "Fe"]}, "no EMT parameters for Fe"),
         ("ocp-lmdb", {"anything": 1}, "It takes none"),
+        (
+            "hdf5",
+            {},
+            r"Reader hdf5 needs the option layout. Write for instance options: {layout: \S+}. Choose from: .*ani",
+        ),
     ],
 )
 def test_wrong_options_are_explained(reader: str, options: dict[str, Any], message: str) -> None:

@@ -57,6 +57,11 @@ def test_what_is_taken_out_is_counted_in_per_cent_with_an_example(folder, capsys
     assert "would fail" not in shown(capsys, "--set", "data.max_quarantined=0.2")
 
 
+def test_a_choice_that_leaves_no_record_is_called_so(folder, capsys):
+    text = shown(capsys, "--set", "data.sources.mine.select.run=none", code=1)
+    assert "Ingest would fail: select chooses none of the 20 records that were read" in text
+
+
 def test_a_source_that_cannot_be_used_says_so(folder, capsys):
     (folder / "mine.xyz").write_text("no frame\n")
     text = shown(capsys, code=1)

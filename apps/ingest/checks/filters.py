@@ -29,6 +29,7 @@ from gfm_pipeline.core.contracts.data import (
 from gfm_pipeline.core.errors import DataError
 
 CLOSEST = 0.3  # Angstrom; H2 has 0.74
+LARGEST = 1e12  # eV and eV/Angstrom: far more than any structure has, and sums of squares stay finite
 FARTHEST = 1e8  # Angstrom; float32 numbers there are 8 Angstrom apart
 MAX_Z = 118
 QUICK = 2.0  # Angstrom: shorter searches have more cells than atoms
@@ -196,11 +197,15 @@ def _unusable(record: Record, source: SourceSettings) -> str | None:
         return _without(record, "energy", source.energy_key)
     if not np.isfinite(record.energy):
         return "energy is not a finite number"
+    if abs(record.energy) > LARGEST:
+        return f"energy is beyond {LARGEST:g} eV: {record.energy:g}"
     if record.forces is None:
         wanted = source.forces_are is not ForceSign.NONE and not record.omits_forces
         return _without(record, "forces", source.forces_key) if wanted else None
     if record.forces.shape != (n, 3) or not np.isfinite(record.forces).all():
         return "forces are not finite numbers"
+    if np.abs(record.forces).max() > LARGEST:
+        return f"forces are beyond {LARGEST:g} eV/Angstrom: {np.abs(record.forces).max():g}"
     return None
 
 
