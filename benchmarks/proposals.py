@@ -6,7 +6,7 @@ every result. None is a quadratic: a third of the dimensions is steep on one sid
 kink, a third saturates. Regret is that of the result that looks best, or the mean of the 16 that do, without its noise.
 
     python benchmarks/proposals.py quality --width 256 --waves 8     # a table of regrets
-    python benchmarks/proposals.py quality --width 32 --waves 8 --methods batch-gp random deephyper optuna
+    python benchmarks/proposals.py quality --width 32 --waves 8 --methods batch-local-gp random deephyper optuna
     python benchmarks/proposals.py time                              # seconds of one question, on one core
 
 `pip install gfm-pipeline[bench]` for Optuna.
@@ -181,6 +181,7 @@ def optuna_tpe(encoding: Encoding, rows: np.ndarray, results: np.ndarray, n: int
 
 METHODS: dict[str, Ask] = {
     "random": policy("random"),
+    "batch-local-gp": policy("batch-local-gp"),
     "batch-gp": policy("batch-gp"),
     "batch-ucb": policy("batch-ucb"),
     "deephyper-qUCBd": deephyper_wide,
@@ -229,7 +230,7 @@ def timing(width: int, told: Sequence[int]) -> None:
     """Print how long one question takes, all of it: from settings to settings."""
     objective = Objective(OWN, 0.05, 0)
     encoding, rng = objective.encoding, np.random.default_rng(0)
-    method = make_policy(PROPOSALS, default_choice(PROPOSALS, "batch-gp"), ProposalMethod)
+    method = make_policy(PROPOSALS, default_choice(PROPOSALS, "batch-local-gp"), ProposalMethod)
     method.propose(encoding.space, [Observation(encoding.decode(encoding.sample(1, rng))[0], 0.0)], [], 1, 0)  # imports
     for n in told:
         rows = encoding.sample(n, rng)
@@ -253,7 +254,9 @@ def main() -> None:
     parser.add_argument("--width", type=int)
     parser.add_argument("--waves", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["random", "batch-gp", "deephyper-qUCBd"])
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=["random", "batch-local-gp", "deephyper-qUCBd"]
+    )
     parser.add_argument("--told", nargs="+", type=int, default=[1000, 10_000, 200_000])
     asked = parser.parse_args()
     warnings.simplefilter("ignore")

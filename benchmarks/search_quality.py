@@ -1,8 +1,9 @@
 """The best of a search beside the best of random search for the same node-seconds, on real data.
 
-    GFM_REAL_DATA=FOLDER python benchmarks/search_quality.py [--seeds 3] [--graphs 96] [--folder FOLDER]
+    GFM_REAL_DATA=FOLDER python benchmarks/search_quality.py [--seeds 3] [--graphs 500] [--folder FOLDER]
 
-Acetylacetone (forces and energies of density functional theory), copper of mlearn, and water are learned together. For
+Acetylacetone (forces and energies of density functional theory), 40 structures of copper from mlearn, and 20 of water
+are learned together. For
 each seed, a search of 24 candidates with the default proposals and promotions is run by the whole campaign: Parsl,
 surrogate and trainer. Then 12 random candidates of the same space are trained to the last rung. From these, a random
 search is drawn 1,000 times: candidates in a random order, as long as their node-seconds fit into those of the search
@@ -32,8 +33,8 @@ seed: {seed}
 data:
   sources:
     acac: {{reader: ase, files: {data}/acac/train_300K.xyz, group_key: "@block:25"}}
-    mlearn: {{reader: ase, files: {data}/mlearn/Cu_train.xyz, group_key: "@block:5"}}
-    water: {{reader: deepmd, files: {data}/water/data_0, group_key: "@block:5"}}
+    mlearn: {{reader: ase, files: {small}/Cu.xyz, group_key: "@block:5"}}
+    water: {{reader: deepmd, files: {small}/water, group_key: "@block:2"}}
 search:
   candidates: {candidates}
   wave: 4
@@ -48,11 +49,32 @@ search:
     layers: [1, 2]
     cutoff: {{low: 3.0, high: 5.0}}
     learning_rate: {{low: 1.0e-4, high: 3.0e-2, scale: log}}
-    batch_size: [2, 4, 8]
+    batch_size: [2, 4]
 converge: {{members: 1, check_every: {last}, max_graphs: {last}}}
 """
 SEARCHED, RANDOM, DRAWS = 24, 12, 1000
+CRYSTALS, FRAMES = 40, 20  # structures of copper and of water: one costs as much as ten of acetylacetone
 Trials = list[tuple[float, float]]  # node-seconds of a candidate, and its objective at the last rung (nan: none)
+
+
+def write_small(data: Path, folder: Path) -> None:
+    """Write an even selection of the crystals and of the frames of water, which are large."""
+    from ase.io import read, write
+
+    crystals = read(data / "mlearn" / "Cu_train.xyz", index=":")
+    write(folder / "Cu.xyz", [crystals[i] for i in evenly(len(crystals), CRYSTALS)], format="extxyz")
+    source, target = data / "water" / "data_0", folder / "water"
+    (target / "set.000").mkdir(parents=True, exist_ok=True)
+    for name in ("type.raw", "type_map.raw"):
+        (target / name).write_bytes((source / name).read_bytes())
+    for file in (source / "set.000").glob("*.npy"):
+        frames = np.load(file)
+        np.save(target / "set.000" / file.name, frames[evenly(len(frames), FRAMES)])
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """Return ``count`` indices from 0 to ``total``, evenly spaced."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def trained(
@@ -63,8 +85,8 @@ def trained(
     proposals, stopping = policies
     workflow.write_text(
         WORKFLOW.format(
-            name=name, seed=seed, data=data.resolve(), candidates=candidates, first=graphs, second=3 * graphs,
-            last=9 * graphs, proposals=proposals, stopping=stopping,
+            name=name, seed=seed, data=data.resolve(), small=folder.resolve(), candidates=candidates, first=graphs,
+            second=3 * graphs, last=9 * graphs, proposals=proposals, stopping=stopping,
         )
     )  # fmt: skip
     overrides = ("site.compile_training=never", "site.slots=1")
@@ -96,7 +118,7 @@ def main() -> None:
     """Print the table, a row per seed as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--graphs", type=int, default=96, help="of the first rung; the last has nine times as many")
+    parser.add_argument("--graphs", type=int, default=500, help="of the first rung; the last has nine times as many")
     parser.add_argument("--folder", type=Path, default=None, help="keep the campaigns here")
     options = parser.parse_args()
     if "GFM_REAL_DATA" not in os.environ:
@@ -107,6 +129,7 @@ def main() -> None:
     with TemporaryDirectory() as place:
         folder = options.folder or Path(place)
         folder.mkdir(parents=True, exist_ok=True)
+        write_small(data, folder)
         for seed in range(options.seeds):
             ours = trained(folder, data, f"search-{seed}", seed, options.graphs, SEARCHED, ("batch-gp", "asha"))
             pool = trained(folder, data, f"random-{seed}", 100 + seed, options.graphs, RANDOM, ("random", "none"))

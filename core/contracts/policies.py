@@ -125,6 +125,12 @@ PROPOSALS = Extensions(
             "Egele et al., arXiv:2207.00479 (2022)",
             options=_EXPLORATION,
         ),
+        "batch-local-gp": PolicyDescription(
+            f"{_SEARCH}.gaussian:BatchLocalGP",
+            "as batch-gp, with a Gaussian process of the best region, and with less exploration, beyond 256 results",
+            "Egele et al., arXiv:2207.00479 (2022)",
+            options=_EXPLORATION,
+        ),
         "deephyper": PolicyDescription(
             f"{_SEARCH}.proposer:DeepHyperCBO",
             "Bayesian optimisation by DeepHyper, with extra trees and constant liars; 32 candidates at a time, the "

@@ -29,6 +29,7 @@ from gfm_pipeline.core.contracts.extensions import suggestion
 from gfm_pipeline.core.contracts.policies import PROPOSALS, UNSAID, default_choice
 from gfm_pipeline.core.errors import ConfigError
 from gfm_pipeline.core.interpreter import module_command
+from gfm_pipeline.core.records import to_plain
 from gfm_pipeline.engine.decisions.decide import finished_stage, stage_names
 from gfm_pipeline.engine.decisions.requests import Context, Structures
 from gfm_pipeline.engine.resources.allocation import Impossible
@@ -42,7 +43,7 @@ from gfm_pipeline.sites.schema import SiteModel
 from gfm_pipeline.workflow.gone_files import gone_digests
 from gfm_pipeline.workflow.load import LoadedWorkflow, load_workflow
 from gfm_pipeline.workflow.resolve import input_names, resolve_sources
-from gfm_pipeline.workflow.schema import WorkflowModel
+from gfm_pipeline.workflow.schema import PROPOSALS_OF_EARLIER, WorkflowModel
 
 if TYPE_CHECKING:
     from gfm_pipeline.search.warm_start import Prior
@@ -225,6 +226,8 @@ def _as_begun(model: WorkflowModel, begun: Mapping[str, Any]) -> WorkflowModel:
     """Return a workflow with its campaign's original defaults where the file sets nothing and defaults have changed."""
     before = {"proposals": default_choice(PROPOSALS, UNSAID["proposals"]), "asynchronous": False}
     kept = {k: v for k, v in before.items() if k not in model.search.model_fields_set and k not in begun}
+    if "proposals" not in model.search.model_fields_set:
+        kept |= [("proposals", c) for c in PROPOSALS_OF_EARLIER if to_plain(c) == begun.get("proposals")]
     if "reduction" not in model.search.model_fields_set and "reduction" in begun:
         kept["reduction"] = begun["reduction"]  # whatever the number of members is now
     if "rungs" not in model.search.model_fields_set and "rungs" in begun:

@@ -39,6 +39,9 @@ class BatchUCB(ProposalMethod):
         Mean of the exponentially distributed exploration weights.
     """
 
+    # Whether settings of an algorithm that come twice in a small space are replaced by others of this algorithm.
+    share_of_own = False
+
     def __init__(self, exploration: float = 2.0) -> None:
         self.exploration = exploration
 
@@ -56,7 +59,7 @@ class BatchUCB(ProposalMethod):
         encoding, rng = Encoding(space), np.random.default_rng((seed, len(taken)))
         tried = encoding.encode(taken)
         if not any(t.objective is not None for t in observations):
-            return encoding.decode(balanced_design(encoding, n, tried, rng))
+            return encoding.decode(balanced_design(encoding, n, tried, rng, of_own=self.share_of_own))
         rows = encoding.encode([t.settings for t in observations])
         objectives = np.array([np.nan if t.objective is None else t.objective for t in observations], float)
         surrogate = self.fitted(encoding, rows, objectives, rng)
@@ -72,7 +75,8 @@ class BatchUCB(ProposalMethod):
     def first_design(self, space: SearchSpace, n: int, seed: int) -> list[dict[str, Any]]:
         """Return a Latin hypercube with an equal share for every algorithm."""
         encoding = Encoding(space)
-        return encoding.decode(balanced_design(encoding, n, encoding.encode([]), np.random.default_rng((seed, 0x5EED))))
+        rng = np.random.default_rng((seed, 0x5EED))
+        return encoding.decode(balanced_design(encoding, n, encoding.encode([]), rng, of_own=self.share_of_own))
 
     def fitted(
         self, encoding: Encoding, rows: np.ndarray, objectives: np.ndarray, rng: np.random.Generator

@@ -10,8 +10,14 @@ ENUMERATED = 100_000  # settings: smaller spaces are listed to find untried sett
 DRAWS = 20  # rounds of draws without new settings before a large space counts as exhausted
 
 
-def balanced_design(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return ``n`` new rows, stratified in every dimension, that balance the numbers of trials of the algorithms."""
+def balanced_design(
+    encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator, *, of_own: bool = False
+) -> np.ndarray:
+    """Return ``n`` new rows, stratified in every dimension, that balance the numbers of trials of the algorithms.
+
+    ``of_own``: replace copies by other rows of the same algorithm, as long as it has some. Methods of recorded
+    campaigns replace them by any rows, and must replay.
+    """
     counts = np.bincount(encoding.algorithm(tried), minlength=len(encoding.space.algorithms))
     order = []
     for _ in range(n):
@@ -22,6 +28,13 @@ def balanced_design(encoding: Encoding, n: int, tried: np.ndarray, rng: np.rando
         places = np.flatnonzero(algorithms == algorithm)
         rows[places] = hypercube(encoding, len(places), int(algorithm), rng)
     new = new_rows(rows, row_keys(tried))
+    if of_own and len(new) < n:
+        lacking = np.bincount(algorithms, minlength=len(counts)) - np.bincount(
+            encoding.algorithm(new), minlength=len(counts)
+        )
+        for algorithm in np.flatnonzero(lacking):
+            known = row_keys(np.vstack([tried, new]))
+            new = np.vstack([new, untried_of(encoding, int(lacking[algorithm]), int(algorithm), known, rng)])
     return new if len(new) == n else np.vstack([new, untried(encoding, n - len(new), np.vstack([tried, new]), rng)])
 
 
@@ -35,6 +48,16 @@ def hypercube(encoding: Encoding, n: int, algorithm: int, rng: np.random.Generat
     if len(bad):
         rows[bad] = encoding.sample(len(bad), rng, np.full(len(bad), algorithm))
     return rows
+
+
+def untried_of(encoding: Encoding, n: int, algorithm: int, known: list[bytes], rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` rows of an algorithm whose keys are not ``known``, or fewer if there are no more."""
+    if encoding.size is not None and encoding.size <= ENUMERATED:
+        everything = encoding.enumerate()
+        mine = everything[encoding.algorithm(everything) == algorithm]
+        return new_rows(mine[rng.permutation(len(mine))], known)[:n]
+    drawn = encoding.sample(DRAWS * n, rng, np.full(DRAWS * n, algorithm))
+    return new_rows(drawn, known)[:n]
 
 
 def untried(encoding: Encoding, n: int, tried: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -70,7 +70,7 @@ class Surrogate:
                 random_state=int(rng.integers(2**32)),
             )
             self._forest.fit(encoding.features(rows), rest)
-        self.rows = rows
+        self.rows, self.values = rows, values
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the standard deviation over the trees, shape (rows,) each."""

@@ -34,7 +34,8 @@ Candidates = Annotated[int, Field(ge=1, le=10**6)]
 Seconds = Annotated[float, Field(gt=0, le=10**7)]
 Gigabytes = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-gp")
+PROPOSALS_OF_NEW = default_choice(PROPOSALS, "batch-local-gp")
+PROPOSALS_OF_EARLIER = tuple(default_choice(PROPOSALS, name) for name in ("batch-gp", "batch-ucb"))  # former defaults
 
 
 class DataModel(Strict):
@@ -103,8 +104,8 @@ class SearchModel(Strict):
     )
     proposals: ProposalChoice = Field(
         default=PROPOSALS_OF_NEW,
-        description="Method that proposes candidates: batch-gp, batch-ucb, deephyper, or random. Campaigns that "
-        "started without this key keep their method.",
+        description="Method that proposes candidates: batch-local-gp, batch-gp, batch-ucb, deephyper, or random. "
+        "Campaigns that started without this key keep their method.",
     )
     objective: Objectives = Field(
         default=["error"],

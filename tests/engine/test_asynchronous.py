@@ -114,7 +114,7 @@ def test_proposals_of_a_surrogate_are_derived_again(tmp_path):
     events, _ = driven(asked(3, 8), 4)
     proposed = [e for e in events if isinstance(e, ev.WaveProposed)]
     shifted = [ev.WaveProposed(**{**vars(e), "upto": e.upto + 1}) if e in proposed else e for e in events]
-    assert any(e.told and e.origin == "batch-gp" for e in proposed)
+    assert any(e.told and e.origin == "batch-local-gp" for e in proposed)
     assert replayed(journal(shifted, tmp_path))["choices of members"] == 1
 
 

@@ -12,6 +12,8 @@ from old_campaigns import FIXTURES, content, copy_of, rewrite
 
 from gfm_pipeline.campaign import events as ev
 from gfm_pipeline.cli.main import invoke
+from gfm_pipeline.core.contracts.policies import PROPOSALS, default_choice
+from gfm_pipeline.core.records import to_plain
 
 RECORDED = sorted(p.name for p in FIXTURES.iterdir())
 JOURNAL = "campaign/journal.jsonl"
@@ -195,9 +197,28 @@ def test_it_keeps_the_proposals_it_began_with(recorded):
     assert method(workflow, "search.proposals=random") == "random"
     shutil.move(recorded / "campaign", recorded / "elsewhere")  # a new campaign of the same file
     one = "converge.members=1"  # a new search of two candidates has one survivor
-    assert method(workflow, one) == "batch-gp"
+    assert method(workflow, one) == "batch-local-gp"
     assert not in_waves(workflow, one)
     assert cap(workflow, one) is None
+
+
+@pytest.mark.parametrize(
+    ("begun", "now"), [("batch-gp", "batch-gp"), ("batch-ucb", "batch-ucb"), ("random", "batch-local-gp")]
+)
+def test_a_search_goes_on_with_the_default_proposals_of_its_version(begun, now, recorded):
+    """A method that was never a default was taken out of the file, so the search is another one."""
+    from gfm_pipeline.api.run_request import resolve
+
+    def named(entries):
+        return [replace(e, data=with_method(e.data)) if e.data.get("stage") == "search" else e for e in entries]
+
+    def with_method(data):
+        choice = to_plain(default_choice(PROPOSALS, begun))
+        return {**data, "settings": {**data["settings"], "proposals": choice}} if "settings" in data else data
+
+    rewrite(recorded / JOURNAL, named)
+    search = resolve(recorded / "w.yaml", "local", recorded / "campaign", ()).context.workflow.search
+    assert search.proposals.name == now
 
 
 @pytest.mark.parametrize("kept", [True, False])

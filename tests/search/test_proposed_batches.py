@@ -19,7 +19,7 @@ from gfm_pipeline.core.processes import started
 from gfm_pipeline.core.records import canonical_json
 from gfm_pipeline.search.batch import BatchUCB
 from gfm_pipeline.search.encoding import Encoding, row_keys
-from gfm_pipeline.search.gaussian import MOST_RESULTS, BatchGP, GaussianProcess
+from gfm_pipeline.search.gaussian import MOST_RESULTS, BatchGP, BatchLocalGP, GaussianProcess, Local
 from gfm_pipeline.search.proposal_process import ProposalProcess, Question
 from gfm_pipeline.search.proposer import Observation, RandomSampling
 from gfm_pipeline.search.space import Choice, Range, SearchSpace
@@ -196,6 +196,49 @@ def test_many_results_are_told_to_the_forest_and_explored_less():
     assert isinstance(method.fitted(ENCODING, rows, values, rng), Surrogate)
     assert isinstance(method.fitted(ENCODING, rows[:20], values[:20], rng), GaussianProcess)
     assert [method.exploration_after(n) for n in (1, 1024, 4096)] == [2.0, 2.0, 1.0]
+
+
+def test_a_process_of_the_best_region_resolves_what_trees_do_not_and_leaves_the_rest_to_them():
+    rng = np.random.default_rng(7)
+    rows = np.vstack([ENCODING.sample(500, rng), near_the_best(150, rng)])
+    values = np.array([loss(s) for s in ENCODING.decode(rows)])
+    local, wide = (of(ENCODING, rows, values, np.random.default_rng(1)) for of in (Local, Surrogate))
+    other = near_the_best(200, rng)
+    truth = np.array([loss(s) for s in ENCODING.decode(other)])
+    errors = [np.abs(model(other)[0] - truth).mean() for model in (local, wide)]
+    assert errors[0] < 0.5 * errors[1]
+    far = ENCODING.sample(200, rng)
+    far = far[wide(far)[0] > np.quantile(wide(rows)[0], 0.8)]
+    assert len(far) > 10
+    assert all(np.array_equal(mine, theirs) for mine, theirs in zip(local(far), wide(far), strict=True))
+
+
+def near_the_best(n, rng):
+    drawn = ENCODING.decode(ENCODING.sample(n, rng))
+    near = {"algorithm": "PaiNN", "layers": 4, "hidden": 16}
+    return ENCODING.encode(
+        [
+            {
+                **{k: v for k, v in s.items() if k != "options.sharpness"},
+                **near,
+                "learning_rate": 3e-3 * 10 ** rng.uniform(-0.5, 0.5),
+                "cutoff": rng.uniform(5.0, 6.0),
+            }
+            for s in drawn
+        ]
+    )
+
+
+def test_a_search_with_a_local_process_replays_and_is_new():
+    rng = np.random.default_rng(8)
+    settings = ENCODING.decode(ENCODING.sample(MOST_RESULTS + 44, rng))
+    told = [Observation(s, None if i % 11 == 0 else loss(s)) for i, s in enumerate(settings)]
+    method = BatchLocalGP()
+    proposed = method.propose(SPACE, told, settings, 64, 5)
+    assert proposed == method.propose(SPACE, told, settings, 64, 5)
+    assert len({key(s) for s in [*settings, *proposed]}) == len(settings) + 64
+    assert np.median([loss(s) for s in proposed]) < np.median([loss(s) for s in settings]) / 4
+    assert [method.exploration_after(n) for n in (1, 256, 1024)] == [2.0, 2.0, 1.0]
 
 
 @pytest.fixture
