@@ -44,7 +44,9 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedMode
     card = replace(found.members[0].card, datasets=("a", "b"), references=EARLIER, model=MODEL)
     member = TrainedModel(potential.eval(), card)  # torch's evaluation mode
     entries = member_entries(replace(found, members=(member,)))
-    entries[CALIBRATION_FILE] = json.dumps(to_plain(found.calibration)).encode()
+    (of_dataset,) = found.calibration.datasets.values()
+    calibration = replace(found.calibration, datasets=dict.fromkeys(EARLIER, of_dataset))
+    entries[CALIBRATION_FILE] = json.dumps(to_plain(calibration)).encode()
     path = tmp_path_factory.mktemp("earlier") / "model.gfm"
     write_entries(path, entries, found.digest)
     return path, member

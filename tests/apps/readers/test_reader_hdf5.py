@@ -157,7 +157,7 @@ class TestSpice(Hdf5):
 
 
 def test_the_layout_must_be_named() -> None:
-    with pytest.raises(ConfigError, match="Option layout of reader hdf5"):
+    with pytest.raises(ConfigError, match="Reader hdf5 needs the option layout"):
         validate_options("hdf5", {})
     with pytest.raises(ConfigError, match="Option layout of reader hdf5"):
         validate_options("hdf5", {"layout": "ani"})
