@@ -29,7 +29,7 @@ def mse(error: Tensor, log_scale: Tensor | None, huber_delta: float) -> Tensor: 
 
 
 def huber(error: Tensor, log_scale: Tensor | None, huber_delta: float) -> Tensor:  # noqa: ARG001
-    """Return the mean of e^2/(2 delta) below ``huber_delta`` and of |e| - delta/2 above."""
+    """Return the mean of ``e^2/(2 delta)`` below ``huber_delta`` and of ``|e| - delta/2`` above."""
     return torch.nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=huber_delta).mean(
         1
     )

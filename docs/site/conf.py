@@ -40,6 +40,7 @@ myst_fence_as_directive = ["mermaid"]
 myst_enable_extensions = ["colon_fence"]
 
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True, "ignore-module-all": True}
+autodoc_mock_imports = ["torch_sim"]  # an optional package whose classes are inherited from
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
