@@ -55,15 +55,20 @@ def difference(found: Results, expected: Results) -> float:
     return max(float((found[k] - expected[k]).norm() / expected[k].norm()) for k in expected)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def sizes_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a command line that names algorithms and the sizes of their passes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="ALGORITHM", default=["SchNet", "EGNN", "PaiNN", "PNA"])
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--turns", type=int, default=9)
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print the table."""
+    asked = sizes_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     rng = np.random.default_rng(0)

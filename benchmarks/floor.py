@@ -1,6 +1,6 @@
 """How far the training pass is from what the processor allows: its FLOP, its memory traffic, and the achieved share.
 
-    python benchmarks/floor.py [ALGORITHM ...] [--hidden 64] [--layers 3] [--batch 16] [--turns 7] [--compiled]
+    python benchmarks/floor.py [ALGORITHM ...] [--hidden 64] [--layers 3] [--batch 16] [--turns 9] [--compiled]
 
 A pass is energies, forces, loss and the gradient of all parameters, for random alloys labelled by ASE's effective
 medium potential, on one thread. Counted are the operators that PyTorch runs, the FLOP of its matrix products, and the
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from against_hydragnn import ingest
-from compiled import run
+from compiled import run, sizes_parser
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -118,12 +118,7 @@ def rows(asked: argparse.Namespace, table: GraphTable) -> Iterator[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="ALGORITHM", default=["SchNet", "EGNN", "PaiNN", "PNA"])
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--turns", type=int, default=7)
+    parser = sizes_parser(__doc__)
     parser.add_argument("--compiled", action="store_true", help="the compiled pass, too: about a minute each")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -116,6 +116,10 @@ def train_model(
     check_counts(graphs=graphs, validate_every=validate_every, threads=threads)
     check_seed(seed)
     kind = checked_device(device)
+    if compile not in (None, True, False):
+        raise ConfigError(
+            f"compile must be True, False or None, not {compile!r}.", "None compiles where it saves time."
+        )
     opened = [_opened(dataset) for dataset in _listed(datasets)]
     target = Path(output).resolve()
     work = target.with_name(target.name + WORK_SUFFIX)

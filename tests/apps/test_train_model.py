@@ -79,6 +79,9 @@ def test_a_training_is_compiled_where_its_length_pays_for_it_or_on_request(datas
     assert not passes
     train_model(dataset, tmp_path / "compiled", compile=True, **SMALL)
     assert [one.compiled for one in passes] == [True]
+    with pytest.raises(GFMError, match="compile must be True, False or None, not 'auto'"):
+        train_model(dataset, tmp_path / "wrong", compile="auto", **SMALL)
+    assert not list(tmp_path.glob("wrong*"))
 
 
 def test_structures_of_many_edges_get_a_model_that_costs_less_per_edge(dataset, tmp_path):
