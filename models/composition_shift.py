@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.core.contracts.targets import Level, Reference, Target
 from gfm_pipeline.models.layers import MAX_Z, scatter_sum
+
+# Names of parts of a model until 2026-11-30, so that older checkpoints still load.
+_FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vectors": "vector_features"}
 
 
 def is_shifted(target: Target) -> bool:
@@ -36,3 +41,14 @@ class CompositionShift(nn.Module):
         """Return the shifts of ``n`` structures [G] from atomic numbers ``z`` [N] and datasets of atoms [N]."""
         of_atoms = self.values.view(-1).index_select(0, dataset * MAX_Z + (z - 1))
         return scatter_sum(of_atoms, graph, n)
+
+
+def open_former(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the parts in a state dict of an earlier version, and add the shifts that it lacks."""
+    for name, shift in module.named_children():
+        if isinstance(shift, CompositionShift):
+            state.setdefault(f"{prefix}{name}.values", torch.zeros_like(shift.values))
+    for key in [key for key in state if key.startswith(prefix)]:
+        part, dot, rest = key[len(prefix) :].partition(".")
+        if part in _FORMER_NAMES and dot:
+            state[f"{prefix}{_FORMER_NAMES[part]}.{rest}"] = state.pop(key)

@@ -48,7 +48,13 @@ class Geometry:
         return cls(vec + torch.bmm(vec.unsqueeze(1), of_edge).squeeze(1), pos if moved else None, strain)
 
     def derivatives(
-        self, energy: Tensor, batch: Batch, *, create_graph: bool, retain_graph: bool | None = None
+        self,
+        energy: Tensor,
+        batch: Batch,
+        *,
+        create_graph: bool,
+        retain_graph: bool | None = None,
+        by_edge: list[Tensor] | None = None,
     ) -> dict[Origin, Tensor]:
         """Return the requested forces [N, 3] (eV/Angstrom) and stresses [G, 3, 3] (eV/Angstrom^3).
 
@@ -62,13 +68,16 @@ class Geometry:
             Keep the graph for a backward pass through the derivatives.
         retain_graph
             Keep the graph of the energy for further derivatives; None: as ``create_graph``.
+        by_edge
+            If given, the derivative with respect to ``vec`` [E, 3] (eV/Angstrom) is appended to it.
         """
         by = {Origin.GRADIENT: self.pos, Origin.STRAIN: self.strain}
         sources = {origin: tensor for origin, tensor in by.items() if tensor is not None}
-        gradients = torch.autograd.grad(
-            energy, list(sources.values()), retain_graph=retain_graph, create_graph=create_graph
-        )
-        slopes = dict(zip(sources, gradients, strict=True))
+        inputs = [*sources.values(), *([] if by_edge is None else [self.vec])]
+        gradients = torch.autograd.grad(energy, inputs, retain_graph=retain_graph, create_graph=create_graph)
+        slopes = dict(zip(sources, gradients, strict=False))
+        if by_edge is not None:
+            by_edge.append(gradients[-1])
         found = {}
         if Origin.GRADIENT in slopes:
             found[Origin.GRADIENT] = -slopes[Origin.GRADIENT]

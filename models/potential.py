@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from gfm_pipeline.core.contracts.targets import ENERGY, FORCES, STRESS, Constrai
 from gfm_pipeline.core.errors import ConfigError, ModelError, Refused
 from gfm_pipeline.models.batch import Batch
 from gfm_pipeline.models.checks import check_batch
-from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted
+from gfm_pipeline.models.composition_shift import CompositionShift, is_shifted, open_former
 from gfm_pipeline.models.conditioning import AttributeFiLM
 from gfm_pipeline.models.constraints import balanced, with_total
 from gfm_pipeline.models.geometry import Geometry
@@ -28,8 +27,6 @@ from gfm_pipeline.models.repulsion import Repulsion
 from gfm_pipeline.models.spec import ForceHead, ModelSpec
 
 _PARTS = {ENERGY.name: "node_energy", FORCES.name: "force_head"}  # heads whose names are older than targets
-# Names of parts of the model until 2026-11-30, so that older checkpoints still load.
-_FORMER_NAMES = {"trunk": "representation", "direct": "force_head", "edge_vectors": "vector_features"}
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,13 @@ class Prediction:
     """Values by target, relative to their references: of structures [G, ...] or of atoms [N, ...].
 
     ``spreads`` are standard deviations over a shallow ensemble, by name of a target, if requested; the model has none
-    for targets without an entry.
+    for targets without an entry. ``by_edge`` is the derivative of the energies with respect to the vectors of edges
+    [E, 3], eV/Angstrom, if requested.
     """
 
     values: Mapping[str, Tensor]
     spreads: Mapping[str, Tensor] = field(default_factory=dict)
+    by_edge: Tensor | None = None
 
     @property
     def energy(self) -> Tensor:
@@ -71,7 +70,7 @@ class Potential(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.register_load_state_dict_pre_hook(_open_former)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(open_former)  # type: ignore[no-untyped-call]
         try:
             check_together(spec.targets, direct_forces=spec.force_head is ForceHead.DIRECT)
         except ConfigError as error:
@@ -136,7 +135,13 @@ class Potential(nn.Module):
         return own
 
     def forward(
-        self, batch: Batch, training: bool = False, *, stress: bool = False, spreads: bool = False
+        self,
+        batch: Batch,
+        training: bool = False,
+        *,
+        stress: bool = False,
+        spreads: bool = False,
+        edges: bool = False,
     ) -> Prediction:
         """Predict a batch.
 
@@ -150,6 +155,8 @@ class Potential(nn.Module):
             Also predict the stress where it is not a target.
         spreads
             Also give the spreads of a shallow ensemble of K last layers, for K more backward passes; not in training.
+        edges
+            Also give the derivative of conservative energies by the vectors of edges; not in training.
 
         Raises
         ------
@@ -174,10 +181,12 @@ class Potential(nn.Module):
             if not training:  # ingest has already checked labelled structures
                 check_batch(batch, geometry.vec.detach(), self.spec.elements)
             found: dict[str, Tensor] | None = {} if spreads and not training else None
-            values = self._values(batch, geometry, derived, create_graph=training, spreads=found)
+            by_edge: list[Tensor] | None = [] if edges and not training else None
+            values = self._values(batch, geometry, derived, create_graph=training, spreads=found, by_edge=by_edge)
         if training:
             return Prediction(values)
-        return Prediction({name: value.detach() for name, value in values.items()}, found or {})
+        detached = {name: value.detach() for name, value in values.items()}
+        return Prediction(detached, found or {}, by_edge[0] if by_edge else None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -217,13 +226,15 @@ class Potential(nn.Module):
         *,
         create_graph: bool,
         spreads: dict[str, Tensor] | None = None,
+        by_edge: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the values of all targets: first those of heads, then derivatives; fill ``spreads`` if given."""
+        """Return the values of all targets: first those of heads, then derivatives; fill lists that are given."""
         values = self._predict(batch, geometry, learning=create_graph)
         if spreads is not None and DEVIATIONS in values:
             spreads |= shallow_spreads(values[DEVIATIONS], geometry, batch, derived)
         if derived:
-            found = geometry.derivatives(values[ENERGY.name].sum(), batch, create_graph=create_graph)
+            energy = values[ENERGY.name].sum()
+            found = geometry.derivatives(energy, batch, create_graph=create_graph, by_edge=by_edge)
             values |= {t.name: found[t.origin] for t in derived}
         return values
 
@@ -332,14 +343,3 @@ def part_name(target: Target) -> str:
 def shift_name(target: Target) -> str:
     """Return the name of the shift of a target among the parts of a model, as in its state dict."""
     return f"shift_{target.name}"
-
-
-def _open_former(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the parts in a state dict of an earlier version, and add the shifts that it lacks."""
-    for name, shift in module.named_children():
-        if isinstance(shift, CompositionShift):
-            state.setdefault(f"{prefix}{name}.values", torch.zeros_like(shift.values))
-    for key in [key for key in state if key.startswith(prefix)]:
-        part, dot, rest = key[len(prefix) :].partition(".")
-        if part in _FORMER_NAMES and dot:
-            state[f"{prefix}{_FORMER_NAMES[part]}.{rest}"] = state.pop(key)

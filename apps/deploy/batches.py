@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,60 @@ from gfm_pipeline.models.batch import Batch
 COINCIDENT = 1e-3  # Angstrom: atoms closer than this coincide
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """The edges of one structure: both directions of every pair of atoms.
+
+    Attributes
+    ----------
+    src, dst
+        Atoms [E]: edge k goes from ``src[k]`` to ``dst[k]``.
+    shift
+        Displacement of the image of ``dst`` [E, 3], Angstrom, as of `Batch`.
+    """
+
+    src: NDArray[np.int64]
+    dst: NDArray[np.int64]
+    shift: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, atoms: Atoms, cutoff: float) -> Neighbours:
+        """List the neighbours of all atoms within ``cutoff`` (Angstrom).
+
+        Raises
+        ------
+        ModelError
+            When there is no list, such as of a cell without volume.
+        """
+        cell = np.asarray(atoms.cell.array, dtype=np.float64)
+        try:
+            src, dst, image = neighbour_list(atoms.positions, cell, atoms.pbc, cutoff)
+        except DataError as error:
+            raise ModelError(error.message, error.hint) from error
+        return cls(src, dst, image @ cell)
+
+    def lengths(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the lengths of the edges [E], Angstrom.
+
+        Raises
+        ------
+        ModelError
+            When atoms coincide.
+        """
+        found = np.linalg.norm(positions[self.dst] - positions[self.src] + self.shift, axis=1)
+        if len(found) and found.min() < COINCIDENT:
+            pair = int(found.argmin())
+            raise ModelError(
+                f"Atoms {int(self.src[pair])} and {int(self.dst[pair])} are at one place.",
+                "Remove one, or correct the cell.",
+            )
+        return np.asarray(found)
+
+    def some(self, which: NDArray[np.bool_]) -> Neighbours:
+        """Return the edges of a mask [E]."""
+        return Neighbours(self.src[which], self.dst[which], self.shift[which])
+
+
 def batch_of(
     structures: Sequence[Atoms],
     cutoff: float,
@@ -27,10 +82,12 @@ def batch_of(
     device: torch.device,
     assumed: Mapping[str, float] | None = None,
     attributes: Sequence[Attribute] = BUILT_IN,
+    neighbours: Sequence[Neighbours] | None = None,
 ) -> Batch:
     """Return structures, with their neighbours within ``cutoff`` (Angstrom), as a batch for models; head 0.
 
     ``assumed`` maps the name of an attribute to the value of structures that state none; otherwise these are NaN.
+    ``neighbours`` are the edges of each structure, if they are listed already.
 
     Raises
     ------
@@ -40,21 +97,11 @@ def batch_of(
     ends: list[NDArray[np.int64]] = []
     shifts: list[NDArray[np.float64]] = []
     first = 0
-    for atoms in structures:
-        cell = np.asarray(atoms.cell.array, dtype=np.float64)
-        try:
-            src, dst, image = neighbour_list(atoms.positions, cell, atoms.pbc, cutoff)
-        except DataError as error:
-            raise ModelError(error.message, error.hint) from error
-        shift = image @ cell
-        distance = np.linalg.norm(atoms.positions[dst] - atoms.positions[src] + shift, axis=1)
-        if len(distance) and distance.min() < COINCIDENT:
-            pair = int(distance.argmin())
-            raise ModelError(
-                f"Atoms {int(src[pair])} and {int(dst[pair])} are at one place.", "Remove one, or correct the cell."
-            )
-        ends.append(np.stack([src, dst]) + first)
-        shifts.append(shift)
+    for number, atoms in enumerate(structures):
+        edges = Neighbours.of(atoms, cutoff) if neighbours is None else neighbours[number]
+        edges.lengths(atoms.positions)  # refuses atoms that coincide
+        ends.append(np.stack([edges.src, edges.dst]) + first)
+        shifts.append(edges.shift)
         first += len(atoms)
     natoms = np.array([len(atoms) for atoms in structures])
     both = np.concatenate(ends, axis=1)
@@ -80,6 +127,17 @@ def batch_of(
             one.name: tensor(np.array([value_of(atoms, one) for atoms in structures]), dtype) for one in attributes
         },
     )
+
+
+def near_edges(
+    structures: Sequence[Atoms], neighbours: Sequence[Neighbours] | None, cutoff: float
+) -> tuple[list[Neighbours] | None, NDArray[np.bool_]]:
+    """Return the given edges within a cutoff, and which of all edges [E] they are; None to list them anew."""
+    if neighbours is None:
+        return None, np.zeros(0, dtype=bool)
+    both = list(zip(structures, neighbours, strict=True))
+    masks = [edges.lengths(atoms.positions) < cutoff for atoms, edges in both]
+    return [edges.some(mask) for (_, edges), mask in zip(both, masks, strict=True)], np.concatenate(masks)
 
 
 def attribute_of(atoms: Atoms, attribute: Attribute) -> float | None:

