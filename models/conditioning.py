@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gfm_pipeline.core.contracts.properties.attributes import Attribute
 from gfm_pipeline.models.batch import Batch
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, linear
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, linear, silu
 
 
 class AttributeFiLM(nn.Module):
@@ -53,7 +53,7 @@ class AttributeFiLM(nn.Module):
         """Return scalars [N, H] modulated by the attributes of the structure, which a batch may lack."""
         natoms = batch.natoms.to(x.dtype)
         columns = [column for attribute in self.attributes for column in self._columns(attribute, batch, natoms)]
-        hidden = nn.functional.silu(self.inner(torch.stack(columns, 1)))
+        hidden = silu(self.inner(torch.stack(columns, 1)))
         scale, shift = self.outer(hidden).index_select(0, batch.graph).chunk(2, 1)
         modulated: Tensor = x * (1.0 + scale) + shift
         return modulated

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gfm_pipeline.models.layers import MAX_Z, linear, scatter_sum
+from gfm_pipeline.models.layers import MAX_Z, SiLU, linear, scatter_sum
 from gfm_pipeline.models.message_passing.fused_convolution import convolve, method_for
 from gfm_pipeline.models.spherical import XYZ, Constant, couples, coupling, offsets
 
@@ -19,7 +19,7 @@ def radial_network(n_radial: int, hidden: int, n_out: int) -> nn.Module:
     if not hidden:
         return linear(n_radial, n_out, bias=False, gain=2.0)
     first, last = linear(n_radial, hidden, bias=False, gain=2.0), linear(hidden, n_out, bias=False)
-    return nn.Sequential(first, nn.SiLU(), last)
+    return nn.Sequential(first, SiLU(), last)
 
 
 def vectors_of(features: list[Tensor]) -> Tensor:
@@ -95,8 +95,7 @@ class TensorConvolution(nn.Module):
                         blocks.append(block)
             self.paths.append(rows)
             self.couplings.append(Constant(torch.cat(blocks, 1).flatten(1)))
-        self.n_paths = [len(rows) for rows in self.paths]
-        self.radial = radial_network(n_radial, radial_hidden, sum(self.n_paths) * channels)
+        self.radial = radial_network(n_radial, radial_hidden, sum(map(len, self.paths)) * channels)
         per_order = [sum(l3 == order for rows in self.paths for l3, _ in rows) for order in range(out_orders)]
         self.mix = nn.ModuleList(linear(n * channels, channels, bias=False) for n in per_order)
 
@@ -122,13 +121,14 @@ class TensorConvolution(nn.Module):
         self, weights: Tensor, features: list[Tensor], harmonics: Tensor, src: Tensor, dst: Tensor
     ) -> list[Tensor]:
         """Return the sums over neighbours [N, rows, C] for each order of neighbours."""
-        of_orders, summed = torch.split(weights, self.n_paths, 1), []
+        of_paths, summed = iter(weights.unbind(1)), []
         for l1, (rows, constant) in enumerate(zip(self.paths, self.couplings, strict=True)):
             coupled = (harmonics @ constant()).unflatten(1, (-1, 2 * l1 + 1))
             sent = features[l1].index_select(0, src)
             message = coupled * sent if l1 == 0 else coupled @ sent
-            weight = torch.cat(
-                [of_orders[l1][:, k : k + 1].expand(-1, 2 * l3 + 1, -1) for k, (l3, _) in enumerate(rows)], 1
-            )
-            summed.append(scatter_sum(message * weight, dst, features[0].shape[0]))
+            # Each path by itself, and not one product with weights repeated for all rows: in the last pass of training
+            # such a concatenation would fill a tensor of zeros as large as all rows for every path.
+            parts = message.split([2 * l3 + 1 for l3, _ in rows], 1)
+            sums = [scatter_sum(part * next(of_paths).unsqueeze(1), dst, features[0].shape[0]) for part in parts]
+            summed.append(torch.cat(sums, 1))
         return summed

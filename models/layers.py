@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn import functional
 
 MAX_Z = 118
 # Gain where species and distances enter one nonlinearity; without it the few, small distances have almost no effect
@@ -21,7 +26,7 @@ def linear(n_in: int, n_out: int, *, bias: bool = True, gain: float = 1.0) -> nn
 
 def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Return linear, SiLU, linear."""
-    return nn.Sequential(linear(n_in, n_hidden), nn.SiLU(), linear(n_hidden, n_out))
+    return nn.Sequential(linear(n_in, n_hidden), SiLU(), linear(n_hidden, n_out))
 
 
 def scatter_sum(values: Tensor, index: Tensor, n: int) -> Tensor:
@@ -45,3 +50,68 @@ class Embedding(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return features [N, H] of atomic numbers [N]."""
         return self.weight.index_select(0, z - 1)
+
+
+class _Silu(Function):
+    """x sigmoid(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return functional.silu(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return _slope(grad, x)
+
+
+class _SiluSlope(Function):
+    """The derivative of SiLU at x, times ``grad``."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, x)
+        return torch.ops.aten.silu_backward(grad, x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, other: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        grad, x = ctx.saved_tensors
+        for_grad, for_x = ctx.needs_input_grad
+        return _slope(other, x) if for_grad else None, _curvature(other, grad, x) if for_x else None
+
+
+def _slope(grad: Tensor, x: Tensor) -> Tensor:
+    found: Tensor = _SiluSlope.apply(grad, x)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _curvature(other: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+    """Return the second derivative at x, s (1 - s) (2 + x (1 - 2 s)) with s = sigmoid(x), times both factors."""
+    s = torch.sigmoid(x)
+    if torch.is_grad_enabled():  # a third derivative is asked for
+        return other * grad * (s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s)))
+    found = (s * -2.0).add_(1.0).mul_(x).add_(2.0).mul_(grad).mul_(other)
+    return torch.ops.aten.sigmoid_backward(found, s)  # type: ignore[no-any-return]
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return x sigmoid(x), any shape, with cheap higher derivatives.
+
+    Training with forces differentiates the energy twice. PyTorch composes the first derivative of its SiLU of six
+    operators where it has to be differentiated again, and so the second of some twenty, each with a pass over all
+    edges. Here the first derivative is one operator, and the second is computed in place, since nothing in training
+    differentiates it. Compilers, which fuse operators by themselves, see PyTorch's own.
+    """
+    if not x.requires_grad or torch.compiler.is_compiling() or get_proxy_mode() is not None:
+        return functional.silu(x)
+    found: Tensor = _Silu.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+class SiLU(nn.Module):
+    """`silu` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x sigmoid(x), any shape."""
+        return silu(x)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gfm_pipeline.core.errors import ModelError
-from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear
+from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -88,7 +87,7 @@ class OperatorAlgorithm(MessagePassing):
 
     def update(self, x: Tensor, result: Tensor) -> Tensor:
         """Return the new features [N, H] from the old ones and the operator's result."""
-        return x + functional.silu(result)
+        return x + silu(result)
 
     def forward(self, z: Tensor, vec: Tensor, src: Tensor, dst: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `MessagePassing.forward`; operators on lengths have no vectors."""

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gfm_pipeline.core.contracts.targets import Rank
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, lengths_and_directions, linear, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, lengths_and_directions, linear, scatter_sum, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.spec import ModelSpec
 
@@ -87,7 +86,7 @@ class ScalarHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _hidden(self, features: Features) -> Tensor:
-        return functional.silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
+        return silu(torch.matmul(features.scalars, self.weight1) + self.bias1)
 
 
 def _centred(drawn: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class Gate(nn.Module):
 
     def gated(self, x: Tensor, values: Tensor, head: Tensor) -> Tensor:
         """Return sums over channels [N, K] of ``values`` [N, K, H], weighted by scalars ``x`` [N, H]."""
-        gate = torch.matmul(functional.silu(torch.matmul(x, self.weight1) + self.bias1), self.weight2)  # [B, N, H]
+        gate = torch.matmul(silu(torch.matmul(x, self.weight1) + self.bias1), self.weight2)  # [B, N, H]
         chosen = gate.gather(0, head.view(1, -1, 1).expand(1, -1, gate.shape[2])).squeeze(0)
         return (values * chosen.unsqueeze(1)).sum(2) / math.sqrt(gate.shape[2])
 
@@ -156,7 +155,7 @@ class EdgeFeatures(nn.Module):
         distance, direction = lengths_and_directions(vec)
         basis, envelope = self.radial(distance)
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        weight = functional.silu(torch.addmm(ends, basis, self.basis.weight.t())) * (envelope * self.norm)
+        weight = silu(torch.addmm(ends, basis, self.basis.weight.t())) * (envelope * self.norm)
         return weight, direction
 
 

@@ -8,9 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import (
+    GEOMETRY_GAIN,
+    Embedding,
+    SiLU,
+    lengths_and_directions,
+    linear,
+    mlp,
+    scatter_sum,
+    silu,
+)
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -23,7 +31,7 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         # the gain keeps messages of order one through many blocks
-        self.layers = nn.Sequential(linear(width, width), nn.SiLU(), linear(width, width, gain=0.5), nn.SiLU())
+        self.layers = nn.Sequential(linear(width, width), SiLU(), linear(width, width, gain=0.5), SiLU())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the changed features [E, H]."""
@@ -48,16 +56,16 @@ class DimeNetInteraction(nn.Module):
 
     def forward(self, m: Tensor, basis: Tensor, harmonics: list[Tensor], src: Tensor, dst: Tensor, n: int) -> Tensor:
         """Return the new messages; ``n`` is the number of atoms."""
-        before = functional.silu(self.before(m)) * self.filter(basis)
-        before = functional.silu(self.down(before)) * self.norm
+        before = silu(self.before(m)) * self.filter(basis)
+        before = silu(self.down(before)) * self.norm
         radial = self.angular(basis).split(self.channels, 1)
         turned = torch.zeros_like(before)
         for order, (functions, harmonic) in enumerate(zip(radial, harmonics, strict=True)):
             arriving = scatter_sum(harmonic.unsqueeze(2) * (before * functions).unsqueeze(1), dst, n)
             incoming = torch.bmm(harmonic.unsqueeze(1), arriving.index_select(0, src)).squeeze(1)
             turned = turned + incoming / math.sqrt((2 * order + 1) * len(radial))
-        h = functional.silu(self.own(m)) + functional.silu(self.up(turned))
-        h = functional.silu(self.join(self.inner(h))) + m
+        h = silu(self.own(m)) + silu(self.up(turned))
+        h = silu(self.join(self.inner(h))) + m
         changed: Tensor = self.outer(h)
         return changed
 
@@ -111,7 +119,7 @@ class DimeNet(MessagePassing):
         harmonics = self.harmonics(direction)
         x = self.embedding(z)
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        m = functional.silu(torch.addmm(ends, basis, self.length.weight.t()))
+        m = silu(torch.addmm(ends, basis, self.length.weight.t()))
         x = x + self.outputs[0](m, basis, dst, n)
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
             m = interaction(m, basis, harmonics, src, dst, n)

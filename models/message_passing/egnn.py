@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -38,7 +37,7 @@ class EgnnConvolution(nn.Module):
         """Return the change of node features [N, H]."""
         n = x.shape[0]
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
-        message = functional.silu(torch.addmm(ends, basis, self.radial.weight.t())) * (envelope * self.norm)
+        message = silu(torch.addmm(ends, basis, self.radial.weight.t())) * (envelope * self.norm)
         speed = self.velocity(message)
         velocity = scatter_sum(direction.unsqueeze(2) * speed.unsqueeze(1), dst, n)
         change: Tensor = self.update(torch.cat([x, scatter_sum(message, dst, n), (velocity * velocity).sum(1)], 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -38,8 +38,8 @@ class Attention(nn.Module):
         n = x.shape[0]
         target, source, value = self.target(x), self.source(x), self.value(x)
         ends = target.index_select(0, dst) + source.index_select(0, src)
-        score = self.score(functional.silu(torch.addmm(ends, basis, self.radial.weight.t())))
-        own = self.score(functional.silu(target + source))
+        score = self.score(silu(torch.addmm(ends, basis, self.radial.weight.t())))
+        own = self.score(silu(target + source))
         # the same shift in every term of an atom's softmax: only a guard against overflow, so without gradient
         rows = dst.unsqueeze(1).expand_as(score)
         shift = own.detach().scatter_reduce(0, rows, score.detach(), "amax")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch_geometric.nn import GINEConv
 
-from gfm_pipeline.models.layers import mlp
+from gfm_pipeline.models.layers import mlp, silu
 from gfm_pipeline.models.pyg_operator import OperatorAlgorithm
 
 
@@ -15,7 +14,7 @@ class SmoothGINE(GINEConv):  # type: ignore[misc]  # PyTorch Geometric is not ty
 
     def message(self, x_j: Tensor, edge_attr: Tensor) -> Tensor:
         """Return messages [E, H]."""
-        return functional.silu(x_j + self.lin(edge_attr))
+        return silu(x_j + self.lin(edge_attr))
 
 
 class GIN(OperatorAlgorithm):

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, mlp, scatter_sum, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -54,7 +53,7 @@ class DegreeConvolution(nn.Module):
         message = (x * self.norm).index_select(0, src) * self.filter(basis)
         both = self.neighbours(scatter_sum(message, dst, x.shape[0])) + self.own(x)
         blended = (both.view(-1, self.degrees, self.hidden) * blend.unsqueeze(2)).sum(1)
-        change: Tensor = self.update(functional.silu(blended))
+        change: Tensor = self.update(silu(blended))
         return change
 
 

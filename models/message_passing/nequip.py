@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gfm_pipeline.models.equivariant import OrderLinear, TensorConvolution, vectors_of
-from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear
+from gfm_pipeline.models.layers import Embedding, lengths_and_directions, linear, silu
 from gfm_pipeline.models.radial import RadialBasis
 from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
@@ -41,7 +40,7 @@ class NequIPInteraction(nn.Module):
         residual = self.skip(features, z)
         both = [x + residual[order] if order < len(residual) else x for order, x in enumerate(around)]
         scalars, *gates = self.gates(both[0]).chunk(len(both), 2)
-        new = [functional.silu(scalars), *(x * torch.sigmoid(g) for x, g in zip(both[1:], gates, strict=True))]
+        new = [silu(scalars), *(x * torch.sigmoid(g) for x, g in zip(both[1:], gates, strict=True))]
         return [x + features[order] if order < len(features) else x for order, x in enumerate(new)]
 
 

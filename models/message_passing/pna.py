@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
 from gfm_pipeline.models.radial import RadialBasis
@@ -15,7 +16,8 @@ from gfm_pipeline.models.registry import MessagePassing
 from gfm_pipeline.models.spec import ModelSpec
 
 STD_FLOOR = 1e-2  # keeps the slope of the square root bounded where all messages are equal
-PARTS = 12  # four aggregators, each by three scalers
+AGGREGATORS, SCALERS = 4, 3
+PARTS = AGGREGATORS * SCALERS
 
 
 class Aggregators:
@@ -33,21 +35,44 @@ class Aggregators:
     def __init__(self, sharpness: float, delta: float) -> None:
         self.sharpness, self.delta = sharpness, delta
 
-    def __call__(self, message: Tensor, gate: Tensor, envelope: Tensor, degree: Tensor, dst: Tensor) -> Tensor:
-        """Return [N, 12 H] of messages [E, H], gates in (0, 1) [E, H], envelopes [E, 1] and smooth degrees D [N, 1]."""
-        b = self.sharpness
+    def __call__(
+        self, message: Tensor, gate: Tensor, envelope: Tensor, degree: Tensor, dst: Tensor, mix: nn.Linear
+    ) -> Tensor:
+        """Return the 12 aggregated and scaled messages after their linear layer ``mix`` (12 H inputs) [N, H].
+
+        Parameters
+        ----------
+        message, gate
+            Messages, and gates in (0, 1) [E, H].
+        envelope
+            Of each edge [E, 1].
+        degree
+            Smooth degrees D [N, 1].
+        dst
+            Atom that receives [E].
+        mix
+            Its inputs are ordered by scaler, then aggregator.
+        """
+        n, b = degree.shape[0], self.sharpness
         rise = torch.exp(b * gate)
         weighted = message * envelope
-        parts = [weighted, weighted * message, envelope * rise, envelope * (math.exp(b) / rise)]
-        total, square, high, low = scatter_sum(torch.cat(parts, 1), dst, degree.shape[0]).chunk(4, 1)
+        # Four sums, and not one of four parts side by side: the third derivative pass of a concatenation would fill
+        # a tensor of zeros as wide as all parts for every one of them.
+        total, square = scatter_sum(weighted, dst, n), scatter_sum(weighted * message, dst, n)
+        high, low = scatter_sum(envelope * rise, dst, n), scatter_sum(envelope * (math.exp(b) / rise), dst, n)
         weight = 1.0 / (1.0 + degree)
         mean = total * weight
         std = (square * weight - mean * mean + STD_FLOOR).sqrt() - math.sqrt(STD_FLOOR)
         extremes = [torch.log1p((high - degree).clamp(min=0.0)) / b, torch.log1p((low - degree).clamp(min=0.0)) / b]
-        found = torch.cat([mean, std, *extremes], 1)
-        log_degree = torch.log1p(degree)
-        scaled = [found, found * (log_degree / self.delta), found * ((1.0 + self.delta) / (1.0 + log_degree))]
-        return torch.cat(scaled, 1)
+        return self._mixed(torch.cat([mean, std, *extremes], 1), torch.log1p(degree), mix)
+
+    def _mixed(self, found: Tensor, log_degree: Tensor, mix: nn.Linear) -> Tensor:
+        """Return ``mix`` of aggregates [N, 4 H] times each scaler: factors of rows, so they may follow the product."""
+        width = mix.out_features
+        weight = mix.weight.view(width, SCALERS, -1).transpose(0, 1).reshape(SCALERS * width, -1)
+        plain, amplified, attenuated = functional.linear(found, weight).split(width, 1)
+        mixed = plain + amplified * (log_degree / self.delta)
+        return mixed + attenuated * ((1.0 + self.delta) / (1.0 + log_degree)) + mix.bias
 
 
 class Aggregation(nn.Module):
@@ -71,8 +96,8 @@ class Aggregation(nn.Module):
         message = raw * gate
         if self.filter is not None:
             message = message * self.filter(basis)
-        aggregated = self.aggregators(message, gate, envelope, degree, dst)
-        change: Tensor = self.update(torch.cat([x, self.mix(aggregated)], 1))
+        aggregated = self.aggregators(message, gate, envelope, degree, dst, self.mix)
+        change: Tensor = self.update(torch.cat([x, aggregated], 1))
         return change
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum
+from gfm_pipeline.models.layers import GEOMETRY_GAIN, Embedding, lengths_and_directions, linear, mlp, scatter_sum, silu
 from gfm_pipeline.models.message_passing.painn import Update
 from gfm_pipeline.models.message_passing.pna import PARTS, Aggregators
 from gfm_pipeline.models.radial import RadialBasis
@@ -46,13 +45,13 @@ class PNAEqMessage(nn.Module):
         ends = self.target(s).index_select(0, dst) + self.source(s).index_select(0, src)
         raw = torch.addmm(ends, basis, self.radial.weight.t())
         gate = torch.sigmoid(raw)
-        ds = self.mix(self.aggregators(raw * gate, gate, envelope, degree, dst))
+        ds = self.aggregators(raw * gate, gate, envelope, degree, dst, self.mix)
         phi = (self.phi(s) * self.norm).split(self.hidden, 1)
         push = direction.unsqueeze(2) * (phi[0].index_select(0, src) * self.filters[0](basis)).unsqueeze(1)
         if v is not None:
             carried = (phi[1].unsqueeze(1) * v).index_select(0, src)
             push = push + carried * self.filters[1](basis).unsqueeze(1)
-        return functional.silu(ds), scatter_sum(push, dst, s.shape[0])
+        return silu(ds), scatter_sum(push, dst, s.shape[0])
 
 
 class PNAEq(MessagePassing):
