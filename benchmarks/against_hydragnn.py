@@ -157,10 +157,11 @@ def speed(given: argparse.Namespace, data: Path) -> None:
     for title in given.sets:
         with tempfile.TemporaryDirectory() as place:
             folder, of = Path(place), SETS[title]
-            first = settings(given, folder, given.algorithms[0], of.batch)
+            batch = given.batch or of.batch
+            first = settings(given, folder, given.algorithms[0], batch)
             exported(folder, some(data, of, folder), first)
             for name in given.algorithms:
-                asked = first | settings(given, folder, name, of.batch) | {"epochs": given.turns + 2}
+                asked = first | settings(given, folder, name, batch) | {"epochs": given.turns + 2}
                 cells = compare(given.checkout.absolute(), folder, asked, bool(compiled), given.turns)
                 print(f"| {' | '.join([title, name, *cells])} |", flush=True)
 
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="*", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--batch", type=int, help="structures per step; the default is 16 molecules or 8 crystals")
     parser.add_argument(
         "--eager", action="store_true", help="without the compiled pass, which takes minutes to compile"
     )

@@ -77,10 +77,11 @@ class Side:
                 return found
         return None
 
-    def why(self) -> str:
-        """Return the last line that the process wrote on standard error."""
+    def why(self, what: str = "") -> str:
+        """Return the last line with ``what`` that the process wrote on standard error."""
         self._log.seek(0)
-        return next((line.strip() for line in reversed(self._log.readlines()) if line.strip()), "it said nothing")
+        lines = (line.strip() for line in reversed(self._log.readlines()))
+        return next((line for line in lines if line and what in line), "it said nothing")
 
     def close(self) -> None:
         """End the process."""
@@ -128,6 +129,12 @@ def compare(checkout: Path, folder: Path, asked: dict[str, Any], compiled: bool,
                 elif title in answers:
                     print(f"{title} of {asked['name']} ended: {side.why()}", file=sys.stderr)
                     del answers[title]
+        if answers.get("compiled") and not answers["compiled"][-1]["compiled"]:
+            print(
+                f"compiled of {asked['name']} ran eagerly: {running['compiled'].why('without compilation')}",
+                file=sys.stderr,
+            )
+            del answers["compiled"]
     rates = {title: median(one["structures"] / one["seconds"] for one in found[1:]) for title, found in answers.items()}
     parameters = [
         f"{answers[title][0]['parameters']:,}" if title in answers else "-" for title in ("HydraGNN", "eager")

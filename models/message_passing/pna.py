@@ -70,8 +70,8 @@ class Aggregators:
         """Return ``mix`` of aggregates [N, 4 H] times each scaler: factors of rows, so they may follow the product."""
         width = mix.out_features
         weight = mix.weight.view(width, SCALERS, -1).transpose(0, 1).reshape(SCALERS * width, -1)
-        plain, amplified, attenuated = functional.linear(found, weight).split(width, 1)
-        mixed = plain + amplified * (log_degree / self.delta)
+        plain, amplified, attenuated = functional.linear(found, weight).chunk(SCALERS, 1)
+        mixed: Tensor = plain + amplified * (log_degree / self.delta)
         return mixed + attenuated * ((1.0 + self.delta) / (1.0 + log_degree)) + mix.bias
 
 
