@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -13,9 +15,11 @@ from gfm_pipeline.models.layers import (
     GEOMETRY_GAIN,
     Embedding,
     SiLU,
+    contracted,
     lengths_and_directions,
     linear,
     mlp,
+    outer,
     scatter_sum,
     silu,
 )
@@ -54,16 +58,18 @@ class DimeNetInteraction(nn.Module):
         self.join = linear(hidden, hidden)
         self.outer = nn.Sequential(Residual(hidden), Residual(hidden))
 
-    def forward(self, m: Tensor, basis: Tensor, harmonics: list[Tensor], src: Tensor, dst: Tensor, n: int) -> Tensor:
-        """Return the new messages; ``n`` is the number of atoms."""
+    def forward(
+        self, m: Tensor, basis: Tensor, harmonics: tuple[list[Tensor], list[Tensor]], src: Tensor, dst: Tensor, n: int
+    ) -> Tensor:
+        """Return the new messages; ``n`` is the number of atoms, the second list of harmonics includes the norm."""
         before = silu(self.before(m)) * self.filter(basis)
         before = silu(self.down(before)) * self.norm
         radial = self.angular(basis).split(self.channels, 1)
-        turned = torch.zeros_like(before)
-        for order, (functions, harmonic) in enumerate(zip(radial, harmonics, strict=True)):
-            arriving = scatter_sum(harmonic.unsqueeze(2) * (before * functions).unsqueeze(1), dst, n)
-            incoming = torch.bmm(harmonic.unsqueeze(1), arriving.index_select(0, src)).squeeze(1)
-            turned = turned + incoming / math.sqrt((2 * order + 1) * len(radial))
+        incoming = []
+        for functions, harmonic, scaled in zip(radial, *harmonics, strict=True):
+            arriving = scatter_sum(outer(harmonic, before * functions), dst, n)
+            incoming.append(contracted(scaled, arriving.index_select(0, src)))
+        turned = reduce(add, incoming)
         h = silu(self.own(m)) + silu(self.up(turned))
         h = silu(self.join(self.inner(h))) + m
         changed: Tensor = self.outer(h)
@@ -116,12 +122,15 @@ class DimeNet(MessagePassing):
         n = z.shape[0]
         distance, direction = lengths_and_directions(vec)
         basis, _ = self.radial(distance)
-        harmonics = self.harmonics(direction)
+        arriving = self.harmonics(direction)
+        orders = len(arriving)
+        # the norm of each order belongs to the smallest factor
+        leaving = [x / math.sqrt((2 * order + 1) * orders) for order, x in enumerate(arriving)]
         x = self.embedding(z)
         ends = self.target(x).index_select(0, dst) + self.source(x).index_select(0, src)
         m = silu(torch.addmm(ends, basis, self.length.weight.t()))
         x = x + self.outputs[0](m, basis, dst, n)
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
-            m = interaction(m, basis, harmonics, src, dst, n)
+            m = interaction(m, basis, (arriving, leaving), src, dst, n)
             x = x + output(m, basis, dst, n)
         return x, None

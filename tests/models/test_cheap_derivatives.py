@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gfm_pipeline.models.layers import silu
+from gfm_pipeline.models.layers import contracted, outer, silu
 from gfm_pipeline.models.message_passing.pna import PARTS, STD_FLOOR, Aggregators
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,3 +100,39 @@ def test_the_aggregators_and_their_layer_are_those_of_the_documentation():
         rows.append(torch.cat([plain, plain * (log_degree / delta), plain * ((1 + delta) / (1 + log_degree))]))
     found = Aggregators(sharpness, delta)(message, gate, envelope, degree, dst, mix)
     torch.testing.assert_close(found, mix(torch.stack(rows)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("contracts", [False, True])
+def test_products_of_harmonics_and_channels_have_all_derivatives(contracts):
+    torch.manual_seed(0)
+    rows = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    other = torch.randn(4, 3, 2) if contracts else torch.randn(4, 2)
+    other = other.double().requires_grad_()
+    function, subscripts = (contracted, "el,elc->ec") if contracts else (outer, "el,ec->elc")
+
+    def energies(product: Any) -> torch.Tensor:
+        slopes = torch.autograd.grad(product(rows, other).square().sum(), [rows, other], create_graph=True)
+        return sum((slope * torch.cos(slope)).sum() for slope in slopes)
+
+    def gradients(product: Any) -> tuple[torch.Tensor, ...]:
+        second = torch.autograd.grad(energies(product), [rows, other], create_graph=True)
+        return (*second, *torch.autograd.grad(sum(part.square().sum() for part in second), [rows, other]))
+
+    expected = gradients(lambda a, b: torch.einsum(subscripts, a, b))
+    torch.testing.assert_close(gradients(function), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_no_batched_product_of_a_column_and_a_row_is_left_in_dimenet():
+    model, shapes = make("DimeNet++"), []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket.__name__ == "bmm":
+                shapes.append([tuple(one.shape) for one in args])
+            return func(*args, **(kwargs or {}))
+
+    with Products():
+        found = model(batch([crystal(1)], CUTOFF), training=True)
+        torch.autograd.grad(found.forces.square().sum(), list(model.parameters()), allow_unused=True)
+    assert shapes
+    assert all(b[2] == 1 for _, b in shapes if len(b) == 3 and b[0] > 3)  # a few are of the stacked heads
