@@ -104,14 +104,19 @@ def main() -> None:
         dataset = ingest({split: asked[split] for split in SPLITS}, folder)
 
         def spec_of(graphs: int) -> TrainSpec:
-            defaults = default_model([dataset], "cpu") | default_hyperparameters([dataset], "cpu", graphs)
+            defaults = default_model([dataset], "cpu", graphs) | default_hyperparameters([dataset], "cpu", graphs)
             model, optimiser = settings_of(defaults | {"cutoff": asked["cutoff"]} | settings | options)
             return TrainSpec(
                 task="accuracy", model=model, optimiser=optimiser, datasets=(DatasetRef("set", str(dataset.path)),),
                 seed=asked["seed"], output=str(folder / "trained"), budget_graphs=10**9,
             )  # fmt: skip
 
+        # the model depends on how many structures it will see, and that on the model: first as if there were time for
+        # many passes, then, if there is not, with the model of few passes
         graphs, probed = graphs_within(spec_of(10**9), asked["seconds"])
+        if spec_of(graphs).model != spec_of(10**9).model:
+            graphs, again = graphs_within(spec_of(graphs), asked["seconds"] - probed)
+            probed += again
         pays = default_compile([dataset], graphs) is Compile.ALWAYS
         compile_pass = pays if chosen is None else bool(chosen)
         trainer, used = trained(spec_of(graphs), asked["seconds"] - probed, compile_pass=compile_pass)

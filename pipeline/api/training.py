@@ -74,8 +74,9 @@ def train_model(
     output
         Folder of the checkpoint, an input of ``evaluate_model``. A published checkpoint is not made again.
     algorithm
-        Message passing algorithm; None: PaiNN of 64 channels and three layers, or, on CPUs and where a structure has
-        more than 2,000 edges on average, EGNN of 32 channels and two layers, which costs a fifth per edge.
+        Message passing algorithm; None: PaiNN of 64 channels and three layers, or MACE of 32 channels and two layers
+        where ``graphs`` are 20 passes over the training structures or more, or, on CPUs and where a structure has more
+        than 2,000 edges on average, EGNN of 32 channels and two layers, which costs a fifth per edge.
     targets
         Targets of the model: names of targets in a dataset or of registered ones, or a mapping of names to weights
         of their losses, or `gfm_pipeline.core.contracts.targets.Target` records; None: energy and forces.
@@ -123,7 +124,8 @@ def train_model(
     opened = [_opened(dataset) for dataset in _listed(datasets)]
     target = Path(output).resolve()
     work = target.with_name(target.name + WORK_SUFFIX)
-    model_defaults = MODEL if algorithm is not None else default_model(opened, device) | begun_model(work / CHECKPOINTS)
+    begun = begun_model(work / CHECKPOINTS)
+    model_defaults = MODEL if algorithm is not None else default_model(opened, device, graphs) | begun
     chosen = default_hyperparameters(opened, device, graphs) | model_defaults
     chosen |= flat_hyperparameters(algorithm or chosen["algorithm"], hyperparameters)
     wanted = _targets(targets, opened)

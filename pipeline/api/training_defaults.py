@@ -18,6 +18,8 @@ CUTOFF = 5.0  # Angstrom
 DEFAULTS: dict[str, Any] = {"cutoff": CUTOFF, "learning_rate": 5e-3, "schedule": "cosine"}
 MODEL: dict[str, Any] = {"algorithm": "PaiNN", "hidden": 64, "layers": 3}
 MODEL_OF_LARGE_GRAPHS: dict[str, Any] = {"algorithm": "EGNN", "hidden": 32, "layers": 2}
+MODEL_OF_MANY_PASSES: dict[str, Any] = {"algorithm": "MACE", "hidden": 32, "layers": 2}
+MANY_PASSES = 20  # over the training structures, which PaiNN then begins to learn by heart
 LARGE_GRAPH = 2_000  # edges; a step of one such graph costs as much as that of ten molecules
 # Edges of all structures seen from which compiling the pass pays: 5 million with PaiNN, 15 with EGNN
 # (docs/performance.md). The length of a training is known here, so this is lower than where trainings may end early.
@@ -26,15 +28,17 @@ ATOMS_PER_STEP, LARGEST_BATCH = 64, 16
 WARMUP_STEPS, WARMUP_SHARE = 50, 0.05  # the longest warm-up, and its largest share of all steps
 
 
-def default_model(datasets: Sequence[Dataset], device: str) -> dict[str, Any]:
-    """Return the algorithm, width and layers of a training that names no algorithm.
+def default_model(datasets: Sequence[Dataset], device: str, graphs: int) -> dict[str, Any]:
+    """Return the algorithm, width and layers of a training that sees ``graphs`` structures and names no algorithm.
 
     On CPUs the cost of a step grows with its edges. Cells of a hundred atoms have thousands, and then an algorithm that
-    costs a fifth per edge learns more at equal cost, since it makes five times the steps.
+    costs a fifth per edge learns more at equal cost, since it makes five times the steps. Elsewhere, a training of many
+    passes over its structures takes MACE: each step costs three times as much, but errors away from the training data
+    are a third smaller, where those of PaiNN grow with every further pass.
     """
     if device == Device.CPU and sum(_edges(d.statistics) for d in datasets) > LARGE_GRAPH * _structures(datasets):
         return MODEL_OF_LARGE_GRAPHS
-    return MODEL
+    return MODEL_OF_MANY_PASSES if graphs >= MANY_PASSES * _structures(datasets) else MODEL
 
 
 def default_hyperparameters(datasets: Sequence[Dataset], device: str, graphs: int) -> dict[str, Any]:

@@ -84,14 +84,16 @@ def test_a_training_is_compiled_where_its_length_pays_for_it_or_on_request(datas
     assert not list(tmp_path.glob("wrong*"))
 
 
-def test_structures_of_many_edges_get_a_model_that_costs_less_per_edge(dataset, tmp_path):
+def test_edges_and_passes_decide_the_model_of_a_training_that_names_none(dataset, tmp_path):
     of_data = dataset.statistics
     dense = tuple(replace(one, mean=60.0) for one in of_data.neighbours)
     large = {**of_data.n_atoms, Split.TRAIN: 100 * of_data.n_structures[Split.TRAIN]}
     crystals = replace(dataset, statistics=replace(of_data, neighbours=dense, n_atoms=large))
-    assert default_model([dataset], "cpu")["algorithm"] == "PaiNN"
-    assert default_model([crystals], "cpu") == {"algorithm": "EGNN", "hidden": 32, "layers": 2}
-    assert default_model([crystals], "cuda")["algorithm"] == "PaiNN"
+    passes = of_data.n_structures[Split.TRAIN]
+    assert default_model([dataset], "cpu", 20 * passes - 1)["algorithm"] == "PaiNN"
+    assert default_model([dataset], "cpu", 20 * passes) == {"algorithm": "MACE", "hidden": 32, "layers": 2}
+    assert default_model([crystals], "cpu", 20 * passes) == {"algorithm": "EGNN", "hidden": 32, "layers": 2}
+    assert default_model([crystals], "cuda", passes)["algorithm"] == "PaiNN"
     few = {**SMALL, "graphs": 4}
     train_model(crystals, tmp_path / "m", **few)
     assert load(tmp_path / "m").card.model.algorithm == "EGNN"
