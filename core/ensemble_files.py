@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE
-from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.errors import BundleError, IntegrityError
 from gfm_pipeline.core.publish import MANIFEST, is_published, read_manifest, verify
 from gfm_pipeline.core.records import from_plain
 
@@ -47,7 +47,7 @@ def find_ensemble(path: Path) -> Path:
     for manifest in manifests:
         if is_published(manifest.parent):
             return manifest.parent
-    raise IntegrityError(
+    raise BundleError(
         f"{path} holds no calibrated ensemble.",
         "Give a campaign whose calibrate stage is done, or the folder of an ensemble.",
     )
@@ -58,7 +58,7 @@ def read_bundle(path: Path) -> tuple[BundleIndex, dict[str, bytes]]:
 
     Raises
     ------
-    IntegrityError
+    BundleError
         When it is no exported file, is truncated or changed, or has a newer version.
     """
     with _opened(path) as archive:
@@ -73,7 +73,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     # zipfile raises NotImplementedError for compressions it does not know, RuntimeError for encrypted entries
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise IntegrityError(
+        raise BundleError(
             f"{path} is damaged or not an exported model: {str(error).splitlines()[0] if str(error) else 'it is cut'}.",
             "Copy it again, or export the campaign again.",
         ) from error
@@ -89,7 +89,7 @@ def read_descriptions(path: Path) -> tuple[str, dict[str, bytes]]:
 
     Raises
     ------
-    IntegrityError
+    BundleError
         When it is none of these, is damaged or changed, or has a newer version.
     """
     if path.is_dir():
@@ -98,7 +98,7 @@ def read_descriptions(path: Path) -> tuple[str, dict[str, bytes]]:
         texts = {name: (folder / name).read_bytes() for name in manifest.files if name.endswith(".json")}
         return manifest.digest, texts
     if not path.is_file():
-        raise IntegrityError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+        raise BundleError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
     index, entries = read_bundle(path)
     texts = {name: content for name, content in entries.items() if name.endswith(".json")}
     return index.digest, texts
@@ -109,7 +109,7 @@ def ensemble_digest(path: Path) -> str:
 
     Raises
     ------
-    IntegrityError
+    BundleError
         When there is no ensemble, or its manifest or index cannot be read.
     """
     if path.is_dir():
@@ -130,17 +130,17 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
     names = {entry.filename for entry in archive.infolist()} - {INDEX_FILE}
     if len(archive.infolist()) != len(names) + 1 or names != set(index.entries):
         odd = sorted(names ^ set(index.entries)) or ["an entry twice"]
-        raise IntegrityError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
+        raise BundleError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
     entries = {}
     for name, digest in index.entries.items():
         about = archive.getinfo(name)
         if about.compress_type != zipfile.ZIP_STORED or about.file_size > LARGEST:
-            raise IntegrityError(f"{path} was changed: {name} is stored in another way than exports are.")
+            raise BundleError(f"{path} was changed: {name} is stored in another way than exports are.")
         entries[name] = archive.read(name)
         if hashlib.sha256(entries[name]).hexdigest() != digest:
-            raise IntegrityError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
+            raise BundleError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
     if index.digest != digest_of_entries(index.entries):
-        raise IntegrityError(
+        raise BundleError(
             f"{path} was changed: its digest is not that of its entries.", "Export the campaign again."
         )
     return index, entries
@@ -150,14 +150,14 @@ def _index(path: Path, archive: zipfile.ZipFile) -> BundleIndex:
     try:
         return from_plain(BundleIndex, _known_version(path, json.loads(archive.read(INDEX_FILE))))
     except (KeyError, ValueError) as error:
-        raise IntegrityError(f"{path} is not an exported model: it has no {INDEX_FILE} that can be read.") from error
+        raise BundleError(f"{path} is not an exported model: it has no {INDEX_FILE} that can be read.") from error
 
 
 def _known_version(path: Path, plain: Any) -> Any:
     """Return the index after a check of its version."""
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise IntegrityError(f"{path} is not an exported model of gfm-pipeline.")
+        raise BundleError(f"{path} is not an exported model of gfm-pipeline.")
     if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
         found = plain.get("schema_version")
-        raise IntegrityError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
+        raise BundleError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
     return plain

@@ -12,9 +12,11 @@
         StorageError             3   disk full, quota, read-only: a pause, nothing lost
       SchedulerUnavailable       4   the batch system does not answer
       IntegrityError             5   a file is not what its manifest or checksum says
+        BundleError              2   ... an exported model, which the user named
       CampaignLocked            75   another driver holds the campaign
       NodeError                  1   a machine, its network or a process on it failed; elsewhere the same may work
       DataError                  1   a record or a source of data is unusable
+        InputError               2   ... in files that the user named on the command line
       ModelError                 1   a model was asked for something it cannot do
 
 Every message is one sentence that names the fault and its place. ``hint`` is the fix. ``table`` holds further lines of
@@ -23,7 +25,8 @@ text. Users see expected errors without a traceback.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,12 @@ class IntegrityError(GFMError):
     exit_code = 5
 
 
+class BundleError(IntegrityError):
+    """An exported model that the user named is damaged, was changed, or is none."""
+
+    exit_code = 2
+
+
 class CampaignLocked(GFMError):
     """Another driver holds the campaign."""
 
@@ -155,13 +164,28 @@ class DataError(GFMError):
     """A record or a source of data is unusable."""
 
 
+class InputError(DataError):
+    """Files that the user named on the command line are unusable."""
+
+    exit_code = 2
+
+
+@contextmanager
+def named_by_user() -> Iterator[None]:
+    """Raise each `DataError` within the ``with`` block as an `InputError`: the user named the files at fault."""
+    try:
+        yield
+    except DataError as error:
+        raise InputError(error.message, error.hint, error.table) from error
+
+
 class ModelError(GFMError):
     """A model cannot do what a caller requested."""
 
 
 def plain_error(error: GFMError) -> dict[str, Any]:
     """Return an error as plain JSON data for another process of ours; `error_of` restores it there."""
-    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint, "table": error.table}
 
 
 def error_of(plain: Mapping[str, Any]) -> GFMError:
@@ -170,4 +194,5 @@ def error_of(plain: Mapping[str, Any]) -> GFMError:
     known = found if isinstance(found, type) and issubclass(found, GFMError) else DataError
     error = known(plain["message"])
     error.hint = plain["hint"]
+    error.table = plain.get("table")
     return error

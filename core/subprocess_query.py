@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import Any, TypeVar
 
-from gfm_pipeline.core.errors import DataError, error_of
+from gfm_pipeline.core.errors import DataError, NodeError, error_of
 from gfm_pipeline.core.interpreter import module_command
 from gfm_pipeline.core.records import canonical_json, from_plain, to_plain
 
@@ -23,7 +23,9 @@ def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows
     GFMError
         The error of the program.
     DataError
-        When the program does not answer in time, or dies.
+        When the program does not answer in time.
+    NodeError
+        When it dies.
     """
     try:
         done = subprocess.run(
@@ -43,7 +45,7 @@ def query(module: str, spec: Any, kind: type[T], seconds: float | None, *, shows
         reply = json.loads(done.stdout)
     except ValueError:
         last = ((done.stderr or "").strip().splitlines() or ["it said nothing"])[-1]
-        raise DataError(f"{module} ended with exit code {done.returncode}: {last}") from None
+        raise NodeError(f"{module} ended with exit code {done.returncode}: {last}") from None
     if "answer" in reply:
         return from_plain(kind, reply["answer"])
     raise error_of(reply)

@@ -40,7 +40,7 @@ from gfm_pipeline.core.ensemble_files import (
     find_ensemble,
     read_bundle,
 )
-from gfm_pipeline.core.errors import ConfigError, IntegrityError, ModelError
+from gfm_pipeline.core.errors import BundleError, ConfigError, IntegrityError, ModelError
 from gfm_pipeline.core.publish import check_output, storage_errors
 from gfm_pipeline.core.records import from_plain, to_plain
 from gfm_pipeline.core.version import __version__
@@ -130,7 +130,7 @@ def open_ensemble(path: Path | str) -> Ensemble:
     if path.is_dir():
         return load_ensemble(find_ensemble(path))
     if not path.is_file():
-        raise IntegrityError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+        raise BundleError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
     return load_bundle(path)
 
 
@@ -147,14 +147,16 @@ def load_bundle(path: Path) -> Ensemble:
         calibration = from_plain(EnsembleCalibration, json.loads(entries[CALIBRATION_FILE]))
         domains = read_domains(entries, calibration)
         members = tuple(_member(entries, f"{MEMBERS_FOLDER}/{name}") for name in calibration.members)
+        check_calibration(path, calibration, members)
     except KeyError as error:
-        raise IntegrityError(f"{path} lacks {error.args[0]}.", "Export the campaign again.") from error
+        raise BundleError(f"{path} lacks {error.args[0]}.", "Export the campaign again.") from error
     except ModelError as error:
-        raise IntegrityError(f"{path}: {error.message}", error.hint) from error
+        raise BundleError(f"{path}: {error.message}", error.hint) from error
+    except IntegrityError as error:
+        raise BundleError(error.message, error.hint) from error
     except (ValueError, SafetensorError, RuntimeError, MemoryError) as error:
         message = str(error).splitlines()[0].rstrip(".")
-        raise IntegrityError(f"{path} does not fit together: {message}.", "Export the campaign again.") from error
-    check_calibration(path, calibration, members)
+        raise BundleError(f"{path} does not fit together: {message}.", "Export the campaign again.") from error
     return Ensemble(path, index.digest, calibration, members, domains)
 
 

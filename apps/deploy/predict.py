@@ -72,6 +72,14 @@ class Counts:
             self.refused.append(f"{file}, record {record}: {reason.rstrip('.')}.")
 
 
+    def list_refused(self) -> str | None:
+        """Return lines that name the first refused structures; None if none was refused."""
+        if not self.n_refused:
+            return None
+        title = f"  {self.n_refused:,} structures have no prediction:"
+        return "\n".join([title, *(f"    {sentence}" for sentence in self.refused)])
+
+
 @dataclass(frozen=True)
 class Structure:
     """A record in eV and Angstrom, and its structure."""
@@ -118,13 +126,15 @@ def predict_files(spec: PredictFilesSpec) -> PredictFacts:
             predict_batch(spec, predictor, batch, written, table, counts)
         if not counts.structures:
             first = f" {counts.refused[0]}" if counts.refused else ""
-            raise DataError(f"None of the structures can be predicted.{first}", "Correct the files.")
+            others = counts.list_refused() if counts.n_refused > 1 else None
+            raise DataError(f"None of the structures can be predicted.{first}", "Correct the files.", others)
     if table is not None and counts.unlabelled == counts.structures:
         files = spec.source.files
         more = f" and {len(files) - 1} more" if files[1:] else ""
         raise DataError(
             f"No structure has a label of what the model predicts ({files[0]}{more}, {counts.structures:,} records).",
             "Use predict, or name the labels with --energy-key and --forces-key.",
+            counts.list_refused(),
         )
     if sample is not None and spec.figures is not None:
         sample.write(Path(spec.figures) / FIGURES_FILE, predictor.dataset, predictor.level)

@@ -213,12 +213,26 @@ def unreadable(source: SourceSettings, file: str, index: int, error: Exception) 
     return BadRecord(source.name, file, index, f"unreadable: {value_words(error)}")
 
 
+# What an exception of a parser says about its file, where its own message alone would not.
+_ERROR_WORDS: dict[type[Exception], str] = {
+    KeyError: "it has no {}",
+    IndexError: "an entry is missing ({})",
+    EOFError: "it ends too early",
+    StopIteration: "it ends too early",
+    MemoryError: "it needs more memory than a record may: {}",
+    UnicodeDecodeError: "it is not text ({})",
+}
+
+
 def value_words(error: Exception) -> str:
-    """Return the message of an error in one line of limited length."""
+    """Return what an error says about the content of a file, in one line of limited length."""
     if isinstance(error, GFMError):
         return str(error)
     if isinstance(error, IsADirectoryError):
         return "it is a folder, and a file is expected"
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")[:200].rstrip(".")
+    words = next((words for kind, words in _ERROR_WORDS.items() if isinstance(error, kind)), None)
+    if words is not None:
+        return words.format(first)
+    return first or "it does not have the content that its format requires"

@@ -48,31 +48,50 @@ def campaigns_below(folder: Path) -> tuple[CampaignSummary, ...]:
     """
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}.", "Give the folder that holds your campaigns.")
-    found = [_summary(CampaignPaths(place)) for place in _places(folder.resolve(), DEEPEST)]
+    found = [_summary(CampaignPaths(place)) for place in _places(str(folder.resolve()), DEEPEST)]
     return tuple(sorted(found, key=lambda one: (-(one.last_event or 0.0), one.path)))
 
 
 def bytes_below(folder: Path) -> int:
     """Return the bytes of all files below ``folder``; for links, their own size."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
+    total, open_folders = 0, [str(folder)]  # strings, not paths: a campaign has thousands of files
+    while open_folders:
+        for entry in _entries(open_folders.pop()):
             with suppress(OSError):  # deleted meanwhile
-                total += (Path(place) / name).lstat().st_size
+                if entry.is_dir(follow_symlinks=False):
+                    open_folders.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
-def _places(folder: Path, deeper: int) -> Iterator[Path]:
-    """Yield the folders with a journal; do not search within a campaign, or behind links."""
-    if CampaignPaths(folder).journal.is_file():
-        yield folder
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name; none if it was deleted, or is another user's."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _places(folder: str, deeper: int) -> Iterator[Path]:
+    """Yield the folders with a journal; do not search within a campaign, behind links, or in views of the kernel."""
+    entries = _entries(folder)
+    journal = CampaignPaths(Path(folder)).journal.name
+    if any(entry.name == journal and entry.is_file() for entry in entries):
+        yield Path(folder)
         return
-    if not deeper:
-        return
-    with suppress(OSError):  # folders of other users
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                yield from _places(Path(entry.path), deeper - 1)
+    for entry in entries if deeper else ():
+        if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False) and not _is_view(entry.path):
+            yield from _places(entry.path, deeper - 1)
+
+
+def _is_view(folder: str) -> bool:
+    """Return whether a folder is the root of a file system without storage, as /proc and /sys are."""
+    try:
+        return os.path.ismount(folder) and not os.statvfs(folder).f_blocks
+    except OSError:
+        return True
 
 
 def _summary(paths: CampaignPaths) -> CampaignSummary:

@@ -27,6 +27,7 @@ from gfm_pipeline.core.contracts.deploy import (
     SelectSpec,
 )
 from gfm_pipeline.core.contracts.targets import DEFAULT
+from gfm_pipeline.core.errors import named_by_user
 from gfm_pipeline.core.publish import check_output, write_atomic
 from gfm_pipeline.core.subprocess_query import query
 
@@ -122,6 +123,7 @@ def export(
     help="File of predictions; the suffix .extxyz, .db (ASE), .h5, .csv or .parquet sets the format.",
 )  # fmt: skip
 @_of_files
+@named_by_user()
 def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) -> None:
     """Predict the structures of FILES with MODEL (a campaign, the folder of an ensemble, or an exported file).
 
@@ -146,6 +148,7 @@ def predict(model: Path, files: tuple[Path, ...], output: Path, **given: Any) ->
     help="Also write this HTML page: errors, figures of predictions and intervals, the largest errors.",
 )  # fmt: skip
 @_of_files
+@named_by_user()
 def evaluate(
     model: Path,
     files: tuple[Path, ...],
@@ -186,6 +189,7 @@ def evaluate(
     help="Campaign, or folder of a dataset, that the model was trained on.  [default: MODEL, if it is one]",
 )  # fmt: skip
 @_of_files
+@named_by_user()
 def select(
     model: Path, pool: tuple[Path, ...], count: int, output: Path, training: tuple[Path, ...], **given: Any
 ) -> None:

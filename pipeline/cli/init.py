@@ -16,7 +16,7 @@ from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.contracts.data import SourceSettings
 from gfm_pipeline.core.contracts.ingest.preview import Preview
 from gfm_pipeline.core.contracts.readers import reader_names
-from gfm_pipeline.core.errors import ConfigError, DataError
+from gfm_pipeline.core.errors import ConfigError, DataError, named_by_user
 from gfm_pipeline.core.publish import check_output, write_atomic
 from gfm_pipeline.core.subprocess_query import query
 from gfm_pipeline.workflow.draft import Chosen, WorkflowDraft
@@ -40,6 +40,7 @@ STARTING = 600.0  # seconds: on a busy login node, imports take long
 @click.option("--reader", type=click.Choice(reader_names()), help="What reads the files.  [default: what can]")
 @click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
 @JSON
+@named_by_user()
 def init(
     files: tuple[Path, ...], output: Path, name: str | None, reader: str | None, overwrite: bool, as_json: bool
 ) -> None:

@@ -16,7 +16,7 @@ from typing import TextIO
 import click
 
 from gfm_pipeline.cli.support.lazy import Lazy, LazyGroup
-from gfm_pipeline.cli.support.terminal import edge
+from gfm_pipeline.cli.support.terminal import ReaderGone, edge
 from gfm_pipeline.core.errors import ConfigError, GFMError, StorageError
 from gfm_pipeline.core.interpreter import protect
 from gfm_pipeline.core.version import __version__
@@ -28,8 +28,8 @@ EPILOG = """
 \b
 Exit codes
   0  done                         4  batch system unavailable
-  1  a stage or a check failed    5  a file is damaged or was changed
-  2  usage or configuration      75  another driver holds the campaign
+  1  a stage or a check failed    5  a file of a campaign is damaged or was changed
+  2  usage, configuration, input 75  another driver holds the campaign
   3  stopped, run again to continue      130/143  a signal ended the program
 
 \b
@@ -216,7 +216,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     with nullcontext() if COMPLETE in os.environ else edge():  # Click answers shells in bytes
         try:
             return _invoke(arguments)
-        except BrokenPipeError:  # the reader has closed the pipe
+        except (BrokenPipeError, ReaderGone):
             return 0
         except (KeyboardInterrupt, click.Abort):
             _notify("Interrupted.")
@@ -233,7 +233,7 @@ def invoke(arguments: list[str] | None = None) -> int:
                 with suppress(OSError, GFMError):
                     traceback.print_exc()
             if isinstance(error, GFMError):
-                _notify(f"Error: {error}")
+                _notify("\n".join([f"Error: {error}", *(error.table or "").splitlines()]))
                 return error.exit_code
             return _refused(error)
 
@@ -259,7 +259,7 @@ def _invoke(arguments: list[str] | None) -> int:
 
 def _notify(text: str) -> None:
     """Print to standard error, if it can be written."""
-    with suppress(OSError, GFMError):
+    with suppress(OSError, GFMError, ReaderGone):
         click.echo(text, err=True)
         sys.stderr.flush()
 

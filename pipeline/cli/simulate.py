@@ -9,6 +9,7 @@ import click
 
 from gfm_pipeline.cli.options import workflow_options
 from gfm_pipeline.cli.support.answers import JSON
+from gfm_pipeline.core.errors import GFMError
 
 
 @click.command()
@@ -53,7 +54,7 @@ def simulate(
 
     Decisions, search, placement and journal are those of a real run; clock, cluster, batch system and trainings are
     simulated. The command submits nothing and reads no data. With --campaign, it keeps the simulated campaign, for
-    `status` and `report`; without, it leaves no files.
+    `status` and `report`; without, it leaves no files. If the simulated campaign fails, the exit code is 1.
     """
     from gfm_pipeline.simulate.request import SimulationRequest, simulated
     from gfm_pipeline.simulate.result_text import lines
@@ -65,6 +66,8 @@ def simulate(
     found = simulated(simulation_request, notify, compare=compare)
     if as_json:
         click.echo(json.dumps(found.to_plain(), indent=1, allow_nan=False))
-        return
-    for line in lines(found):
-        click.echo(line)
+    else:
+        for line in lines(found):
+            click.echo(line)
+    if found.failed:
+        raise click.exceptions.Exit(GFMError.exit_code)

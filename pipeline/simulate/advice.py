@@ -69,11 +69,12 @@ def advise(first: Simulated, again: Callable[[tuple[str, ...]], Simulated], *, c
 
 
 def _possible(again: Callable[[tuple[str, ...]], Simulated], choice: SizeChoice) -> Simulated | None:
-    """Return the results of a choice; None if the machine cannot run it."""
+    """Return the results of a choice; None if the machine cannot run it, or the campaign fails with it."""
     try:
-        return again(choice.overrides())
+        found = again(choice.overrides())
     except GFMError:
         return None
+    return None if found.found.failed else found
 
 
 def choices(first: Simulated) -> Iterator[SizeChoice]:

@@ -13,10 +13,10 @@ from gfm_pipeline.api.run_request import ResolvedRun, for_next_stage
 from gfm_pipeline.batch_systems.base import JobState
 from gfm_pipeline.campaign.events import DriverEnded, DriverStarted, JobIntended, JobRole, JobSubmitted, to_entry
 from gfm_pipeline.campaign.folder import OpenCampaign, driving
-from gfm_pipeline.core.errors import GFMError, Stopped
+from gfm_pipeline.core.errors import BudgetSpent, GFMError, StageFailed, Stopped
 from gfm_pipeline.core.version import __version__
 from gfm_pipeline.engine.driver import Driver
-from gfm_pipeline.engine.resources.job_chain import Chain, job_name
+from gfm_pipeline.engine.resources.job_chain import Chain, fruitless, job_name
 from gfm_pipeline.engine.resources.nodes import Fleet, HeldFleet, HeldJob
 from gfm_pipeline.engine.resources.pilot_jobs import PilotFleet, PilotRequest
 from gfm_pipeline.engine.resources.requirements import max_launches
@@ -37,7 +37,8 @@ from gfm_pipeline.simulate.watcher import SimulationWatcher
 from gfm_pipeline.sites.enums import DriverMode
 
 HOST = "simulation"
-DONE, HANDED_OVER = "done", "its last tasks go on in a smaller job"
+DONE, HANDED_OVER, FAILED = "done", "its last tasks go on in a smaller job", "failed: "
+MOST_JOBS = 1000  # of a campaign, one after the other: nobody submits more of them by hand
 
 
 class DriverKilled(Exception):
@@ -133,7 +134,7 @@ class Simulation:
         except TimeIsOver:
             return f"not done after {self.scenario.hours:g} h"
         except GFMError as error:
-            return f"failed: {error.message}"
+            return f"{FAILED}{error.message}"
         finally:
             self.clock.before_waiting = None
             self.attempts.end_all()
@@ -158,19 +159,27 @@ class Simulation:
             self.clock.wait_until(lambda job=job: job.started is not None)  # type: ignore[misc]
             self._driven = job
             with self._campaign() as campaign, suppress(DriverKilled, Stopped):
-                outcome = self._drive(campaign, self._held(campaign, job), held=True)
+                try:
+                    outcome = self._drive(campaign, self._held(campaign, job), held=True)
+                except BudgetSpent as error:  # a further job would stop at once
+                    raise StageFailed(error.message, error.hint) from error
             self._driven = None
             self.attempts.end_all()
             self.jobs.end(job, JobState.COMPLETED)
         return outcome
 
     def _next_job(self) -> Job:
-        """Return the next job, or let the simulated user submit one."""
+        """Return the next job, or let the simulated user submit one; raises `StageFailed` when a user would give up."""
+        failed = f"({self.cluster.failed:,} nodes failed)."
+        if sum(job.state.has_ended for job in self.jobs.all) >= MOST_JOBS:
+            raise StageFailed(f"After {MOST_JOBS:,} jobs the campaign is not done {failed}")
         open_jobs = [job for job in self.jobs.all if not job.state.has_ended]
         if open_jobs:
             return open_jobs[0]
         shape = self._shape()
         with self._campaign() as campaign:
+            if (why := fruitless(campaign.state)) is not None:
+                raise StageFailed(f"{why[0].upper()}{why[1:]} {failed}")
             name = job_name(job_prefix(campaign), campaign.state)
             self._record(campaign, JobIntended(name, JobRole.DRIVER, *shape))
             number = self.jobs.submit(self.jobs.script(name), name)

@@ -125,14 +125,17 @@ class SimulatedLauncher:
         whole = bool(nodes)
 
         def over(attempt: SimulatedAttempt, outcome: SimulatedEnd) -> None:
-            if not whole:
+            if not whole and attempt.nodes:
                 self._give_back(job.size, attempt.nodes[0])
             self.ended.put(LaunchEnd(token, outcome.error, outcome.report))
 
         if not whole:
-            nodes = [self._share(job.size)]
-        weight = float(len(nodes)) if whole else 1.0 / job.size.per_node
-        self._attempts.begin(self._attempt(job, folder, nodes, weight, over))
+            nodes = self._share(job.size)
+        weight = float(len(nodes)) if whole else len(nodes) / job.size.per_node
+        attempt = self._attempt(job, folder, nodes, weight, over)
+        self._attempts.begin(attempt)
+        if not nodes:  # the driver has yet to hear of it: Parsl gave the task to a worker that is gone
+            self._attempts.node_failed(attempt)
 
     def _attempt(
         self,
@@ -155,8 +158,8 @@ class SimulatedLauncher:
 
     # ---------------------------------------------------------------- nodes that tasks share
 
-    def _share(self, size: SizeClass) -> str:
-        """Take a place on a shared node, which only Parsl knows."""
+    def _share(self, size: SizeClass) -> list[str]:
+        """Take a place on a shared node, which only Parsl knows; return no node if all with a free place are down."""
         if self._counted_at != self._cluster.changes:
             self._counted_at = self._cluster.changes
             self._free.clear()
@@ -164,11 +167,13 @@ class SimulatedLauncher:
             nodes = self._cluster.up_nodes()
             self._free[size] = deque(n for k in range(size.per_node) for n in nodes if self._sharing[n] <= k)
         free = self._free[size]
-        while self._cluster.is_down(free[0]):
+        while free and self._cluster.is_down(free[0]):
             free.popleft()
+        if not free:
+            return []
         node = free.popleft()
         self._sharing[node] += 1
-        return node
+        return [node]
 
     def _give_back(self, size: SizeClass, node: str) -> None:
         self._sharing[node] -= 1

@@ -93,6 +93,7 @@ def simulated(
     first = _first(simulation_request, scenario, known, notify)
     if compare is None:
         compare = first.found.processor_seconds < COMPARE_SECONDS
+    compare = compare and not first.found.failed
 
     def again(overrides: tuple[str, ...]) -> Simulated:
         notify(f"compared with {', '.join(overrides)}")

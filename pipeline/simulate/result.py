@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gfm_pipeline.api.run_request import ResolvedRun
-from gfm_pipeline.simulate.campaign_run import Simulation
+from gfm_pipeline.simulate.campaign_run import FAILED, Simulation
 from gfm_pipeline.simulate.cluster import HOUR
 from gfm_pipeline.simulate.ledger import IDLE, Use
 from gfm_pipeline.simulate.recorded import Recorded
@@ -144,6 +144,11 @@ class SimulationOutcome:
     def to_plain(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
         return {"schema_version": 1, **asdict(self), "idle_node_hours": self.idle_hours}
+
+    @property
+    def failed(self) -> bool:
+        """Whether the simulated campaign failed."""
+        return self.outcome.startswith(FAILED)
 
     @property
     def idle_hours(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from gfm_pipeline.simulate.scenario import SimulatedDriverModel
 
 if TYPE_CHECKING:
     from gfm_pipeline.engine.driver import Driver
+
+TOLD_SECONDS = 10.0  # of real time, between two lines of progress
 
 
 class SimulationWatcher:
@@ -50,6 +53,7 @@ class SimulationWatcher:
         self.best: list[tuple[float, float]] = []  # time (s), and the best objective from then on
         self.driver: Driver | None = None  # the present one
         self.started_before = 0  # tasks that earlier drivers had started
+        self._told = time.monotonic()
         self._clock, self._ledger, self._model, self._paths, self._notify = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
@@ -68,14 +72,24 @@ class SimulationWatcher:
         elif isinstance(event, ev.WaveProposed):
             self.candidates += len(event.candidates)
         elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
-            self._notify(f"{self._clock.now / 3600:.2f} h: {type(event).__name__} {state.stages[event.key].stage}")
+            how = "done" if isinstance(event, ev.StageDone) else "failed"
+            self._tell(f"{state.stages[event.key].stage} {how}")
 
     def _charge(self, seconds: float) -> None:
         if not self._model.measured:
             self._clock.sleep(seconds)
 
+    def _tell(self, what: str) -> None:
+        self._told = time.monotonic()
+        self._notify(f"{self._clock.now / 3600:.2f} h: {what}")
+
     def tick(self, state: CampaignState) -> None:
-        """Do nothing: a simulation needs no ticks."""
+        """Tell users from time to time how far the simulation is: some take minutes."""
+        if time.monotonic() - self._told < TOLD_SECONDS:
+            return
+        running = [stage.stage for stage in state.stages.values() if stage.outputs is None and stage.failure is None]
+        of = f"{running[-1]}, " if running else ""
+        self._tell(f"{of}{self.completions:,} tasks ended, {self.candidates:,} candidates (Ctrl-C ends it)")
 
     def waits(self) -> None:
         """Record why nodes are idle, when the driver has nothing more to do."""

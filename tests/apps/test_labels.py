@@ -176,6 +176,15 @@ def test_frames_too_far_apart_for_the_trapezoidal_rule_are_no_fault_of_the_label
     assert WORK in said(seen_in(records, length=1 / units.Bohr))
 
 
+@pytest.mark.parametrize(("metal", "apart"), [("Cu", 0.4), ("Cu", 0.5), ("Ni", 0.4), ("Pt", 0.45)])
+def test_right_labels_of_atoms_far_off_their_sites_are_not_blamed(metal: str, apart: float) -> None:
+    """Neither for the slope, which is as small as that of positions in Bohr, nor for neighbours that come close."""
+    right = seen_in(rattled(metal, apart, 16))
+    found = {f.check: f.passed for f in findings(right)}
+    assert found[WORK] is None
+    assert found["distances of neighbours"] is True
+
+
 def test_a_wrong_scale_of_near_frames_is_not_put_down_to_distance() -> None:
     right = seen_in(harmonic(60))
     line = np.linspace(1.0, 2.0, 60)

@@ -89,7 +89,7 @@ def test_nothing_is_written_where_ingest_would_fail_or_a_file_is_there(here, cap
         before = sorted(here.iterdir())
         code = invoke(["init", name, "--output", "w.yaml"])
         error = capsys.readouterr().err
-        assert code == 1
+        assert code == 2
         assert len(error.strip().splitlines()) == 1
         assert words.strip() in error
         assert sorted(here.iterdir()) == before
@@ -134,7 +134,7 @@ def test_a_test_set_without_usable_records_is_named_with_the_reason(here, capsys
     atoms = bulk("Cu", cubic=True)
     atoms.info = {"emt_energy": -1.0, "run": "x"}
     write("test_b.xyz", [atoms] * 3, format="extxyz")  # no forces
-    assert invoke(["init", "train.xyz", "test_a.xyz", "test_b.xyz"]) == 1
+    assert invoke(["init", "train.xyz", "test_a.xyz", "test_b.xyz"]) == 2
     error = capsys.readouterr().err
     assert "(test_b.xyz): ingest would fail: no record is usable: 3 x no forces" in error
     assert not (here / "workflow.yaml").exists()

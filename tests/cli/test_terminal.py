@@ -21,7 +21,7 @@ from workflow_cases import VALID
 
 from gfm_pipeline.cli.main import cli, invoke
 from gfm_pipeline.cli.support import terminal
-from gfm_pipeline.cli.support.terminal import Edge, edge, visible
+from gfm_pipeline.cli.support.terminal import Edge, ReaderGone, edge, visible
 
 STEERING = "\x1b]0;title\x07\x1b[31m\x9b1m\r\x08\u202e\u2066\x7f"
 
@@ -95,7 +95,7 @@ def test_a_campaign_outlives_its_reader_and_other_commands_end(monkeypatch: pyte
 
     monkeypatch.setattr(sys, "stdout", Gone())
     with edge():
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(ReaderGone):
             click.echo("read by nobody")
         terminal.outlive()
         click.echo("read by nobody")
@@ -169,3 +169,15 @@ def test_a_wrong_call_is_one_sentence_and_no_call_is_the_help(capsys):
     invoke([])
     shown = capsys.readouterr()
     assert (shown.err or shown.out).startswith("Usage: ")
+
+
+@pytest.mark.parametrize(("locale", "more"), [("C", ()), ("C.UTF-8", ("--json",))])
+def test_a_pipe_that_is_read_no_further_is_no_failure(locale: str, more: tuple[str, ...]) -> None:
+    """Click and rich end the program with exit code 1 where the pipe breaks within a command."""
+    campaign = Path(__file__).parents[1] / "reliability" / "fixtures" / "campaign-v1" / "campaign"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody:
+        env = {"LC_ALL": locale, "PYTHONUNBUFFERED": "1"}
+        ended = run("status", str(campaign), *more, env=env, stdout=nobody)
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -75,6 +75,10 @@ _NEAR = float(np.log(1.3))
 # 0.3 Angstrom off their sites (EMT) have up to 0.27.
 ANHARMONIC = 1 / 3
 _FAR_SLOPE = 3.0  # a larger ratio, or a smaller one than its inverse, is not due to distance
+FAR_APART = 0.5  # Angstrom between two frames, root mean square: beyond, the rule's error is not known at all
+# Median distances of nearest neighbours in sums of covalent radii: Bohr taken for Angstrom give about 1.9, and Angstrom
+# taken for Bohr 0.5 to 0.6. Atoms that are shaken by 0.5 Angstrom have a neighbour at 0.62.
+_LONG, _SHORT = 1.45, 0.61
 
 
 def findings(evidence: Evidence, energy_std: float | None = None) -> tuple[Finding, ...]:
@@ -99,6 +103,8 @@ class _Slope:
         Both have errors, so the ratio is that of their root mean squares, with the sign of the correlation.
     effective, pairs
         Effective number of pairs, and their number.
+    nearest
+        Smallest distance of two frames (Angstrom).
     anharmonic
         Root mean square of energy change minus work, in units of the work of half the difference of the forces;
         infinite if that is unknown.
@@ -109,11 +115,13 @@ class _Slope:
     effective: float
     pairs: int
     anharmonic: float
+    nearest: float = 0.0
 
     @property
     def due_to_distance(self) -> bool:
         """Whether the error of the trapezoidal rule can explain that the ratio differs from 1."""
-        return self.anharmonic <= ANHARMONIC and 1 / _FAR_SLOPE < self.ratio < _FAR_SLOPE
+        unsure = self.anharmonic <= ANHARMONIC or self.nearest > FAR_APART
+        return unsure and 1 / _FAR_SLOPE < self.ratio < _FAR_SLOPE
 
 
 def _slope(pairs: FLOATS) -> _Slope:
@@ -128,7 +136,7 @@ def _slope(pairs: FLOATS) -> _Slope:
     error, scale = (float((weight * a**2).sum()) for a in (change - work, nearest[:, -1]))
     anharmonic = float(np.sqrt(error / scale)) if scale > 0 else np.inf
     ratio, correlation = float(np.sign(xy) * np.sqrt(yy / xx)), xy / float(np.sqrt(xx * yy))
-    return _Slope(ratio, correlation, effective, len(nearest), anharmonic)
+    return _Slope(ratio, correlation, effective, len(nearest), anharmonic, float(nearest[0, 0]))
 
 
 def _work(evidence: Evidence, lengths: Finding) -> Finding:
@@ -152,7 +160,7 @@ def _work(evidence: Evidence, lengths: Finding) -> Finding:
             return Finding(check, True, f"Energies and forces belong together ({measured}).", values)
         return Finding(check, False, f"Forces do not belong to the energies ({measured}).{sign}", values)
     likely = [meaning for (_, meaning), far in zip(ratios, off, strict=True) if far <= min(off) + 0.1 and far <= _NEAR]
-    bohr = ratio < 1 and lengths.passed  # neighbours as far apart as bonds are: positions are not in Bohr
+    bohr = ratio < 1 and lengths.values.get("median", _LONG) < _LONG  # then positions are not in Bohr
     if line.due_to_distance and (not likely or bohr):
         return Finding(check, None, f"Frames are too far apart for units of energies and forces ({measured}).", values)
     if not likely and abs(correlation) < 0.95 and not sign:
@@ -234,9 +242,9 @@ def _lengths(evidence: Evidence) -> Finding:
         return Finding(check, None, f"{len(evidence.bonds)} neighbours: too few to compare.", {})
     middle = float(np.median(evidence.bonds[:, 1]))
     measured, values = f"{middle:.2f} sums of covalent radii, median", {"median": middle}
-    if 0.72 < middle < 1.45:
+    if _SHORT < middle < _LONG:
         return Finding(check, True, f"Neighbours are as far apart as bonds are ({measured}).", values)
-    why = "as if positions were in Bohr" if middle >= 1.45 else "as if positions in Angstrom were called Bohr"
+    why = "as if positions were in Bohr" if middle >= _LONG else "as if positions in Angstrom were called Bohr"
     return Finding(check, False, f"Nearest neighbours are {measured}, {why}. Check length_unit.", values)
 
 

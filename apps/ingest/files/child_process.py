@@ -174,7 +174,7 @@ def _plain(error: Exception) -> Exception:
     try:
         pickle.dumps(error)
     except Exception:  # noqa: BLE001 - an error of any library, with whatever it holds
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(str(error))
     return error
 
 

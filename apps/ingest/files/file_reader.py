@@ -290,7 +290,7 @@ def _at_least(found: Record | BadRecord | PassedOver) -> Record | BadRecord | Pa
     """Note that an unreadable part stands for an unknown number of further records."""
     if not isinstance(found, BadRecord):
         return found
-    return replace(found, reason=f"{found.reason}; the rest of this file is lost, at least one record")
+    return replace(found, reason=f"{found.reason.rstrip('.')}; the rest of this file is lost, at least one record")
 
 
 def _labels(frame: Frame, natoms: int, plans: Plans) -> RecordLabels:

@@ -27,6 +27,13 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+class ReaderGone(Exception):  # noqa: N818 - no error: `head` has read enough
+    """The reader of the output has closed the pipe.
+
+    It is no `BrokenPipeError`, for which Click and rich end the program with exit code 1 themselves.
+    """
+
+
 class Edge(io.TextIOBase):
     """A text stream on top of another one.
 
@@ -51,7 +58,7 @@ class Edge(io.TextIOBase):
         return getattr(self.raw, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write text; raises `StorageError` when the stream accepts no more."""
+        """Write text; raises `StorageError` when the stream accepts no more, `ReaderGone` when nobody reads it."""
         shown = visible(text) if self.filtered else text
         with self._errors():
             try:
@@ -61,7 +68,7 @@ class Edge(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream below; raises `StorageError` when it accepts no more."""
+        """Flush the stream below; raises `StorageError` when it accepts no more, `ReaderGone` when nobody reads it."""
         with self._errors():
             self.raw.flush()
 
@@ -73,7 +80,7 @@ class Edge(io.TextIOBase):
             if self.may_vanish:
                 return
             if isinstance(error, BrokenPipeError):
-                raise
+                raise ReaderGone from error
             why = getattr(error, "strerror", None) or "it is closed"
             raise StorageError(
                 f"{self.label.capitalize()} cannot be written: {why}.", "Make room, or send it somewhere else."

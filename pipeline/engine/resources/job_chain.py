@@ -29,6 +29,11 @@ def chain_ends(state: CampaignState, max_jobs: int) -> str | None:
     jobs = [j for j in state.jobs.values() if j.intent.role is JobRole.DRIVER]
     if len(jobs) >= max_jobs:
         return f"the chain has had {max_jobs} jobs (driver.max_jobs of the site)"
+    return fruitless(state)
+
+
+def fruitless(state: CampaignState) -> str | None:
+    """Return the sentence that the last jobs did no lasting work; None if they did some."""
     drivers = [d for d in state.drivers if d.info.job]
     if len(drivers) > FRUITLESS and not _progress_since(state, drivers[-1 - FRUITLESS].started, drivers[-1].started):
         return f"in {FRUITLESS} jobs in a row no task finished and none saved anything"
