@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE
-from gfm_pipeline.core.errors import BundleError, IntegrityError
+from gfm_pipeline.core.errors import BundleError
 from gfm_pipeline.core.publish import MANIFEST, is_published, read_manifest, verify
 from gfm_pipeline.core.records import from_plain
 
@@ -140,9 +140,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
         if hashlib.sha256(entries[name]).hexdigest() != digest:
             raise BundleError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
     if index.digest != digest_of_entries(index.entries):
-        raise BundleError(
-            f"{path} was changed: its digest is not that of its entries.", "Export the campaign again."
-        )
+        raise BundleError(f"{path} was changed: its digest is not that of its entries.", "Export the campaign again.")
     return index, entries
 
 

@@ -71,7 +71,6 @@ class Counts:
         if len(self.refused) < MOST_REFUSED:
             self.refused.append(f"{file}, record {record}: {reason.rstrip('.')}.")
 
-
     def list_refused(self) -> str | None:
         """Return lines that name the first refused structures; None if none was refused."""
         if not self.n_refused:

@@ -1,4 +1,4 @@
-"""Simulated campaigns that cannot end well: they end with a sentence and an exit code, and long ones tell how far they are."""
+"""Simulated campaigns that cannot end well end with a sentence and an exit code; long ones tell how far they are."""
 
 from __future__ import annotations
 

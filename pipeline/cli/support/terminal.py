@@ -27,7 +27,7 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-class ReaderGone(Exception):  # noqa: N818 - no error: `head` has read enough
+class ReaderGone(Exception):
     """The reader of the output has closed the pipe.
 
     It is no `BrokenPipeError`, for which Click and rich end the program with exit code 1 themselves.
