@@ -19,7 +19,7 @@ from gfm_pipeline.simulate.scenario import SimulatedDriverModel
 if TYPE_CHECKING:
     from gfm_pipeline.engine.driver import Driver
 
-TOLD_SECONDS = 10.0  # of real time, between two lines of progress
+PROGRESS_SECONDS = 10.0  # of real time, between two lines of progress
 
 
 class SimulationWatcher:
@@ -53,7 +53,7 @@ class SimulationWatcher:
         self.best: list[tuple[float, float]] = []  # time (s), and the best objective from then on
         self.driver: Driver | None = None  # the present one
         self.started_before = 0  # tasks that earlier drivers had started
-        self._told = time.monotonic()
+        self._notified = time.monotonic()
         self._clock, self._ledger, self._model, self._paths, self._notify = clock, ledger, model, paths, notify
 
     def event(self, event: Event, state: CampaignState) -> None:
@@ -73,23 +73,23 @@ class SimulationWatcher:
             self.candidates += len(event.candidates)
         elif isinstance(event, ev.StageDone | ev.StageFailedEvent):
             how = "done" if isinstance(event, ev.StageDone) else "failed"
-            self._tell(f"{state.stages[event.key].stage} {how}")
+            self._print(f"{state.stages[event.key].stage} {how}")
 
     def _charge(self, seconds: float) -> None:
         if not self._model.measured:
             self._clock.sleep(seconds)
 
-    def _tell(self, what: str) -> None:
-        self._told = time.monotonic()
+    def _print(self, what: str) -> None:
+        self._notified = time.monotonic()
         self._notify(f"{self._clock.now / 3600:.2f} h: {what}")
 
     def tick(self, state: CampaignState) -> None:
         """Tell users from time to time how far the simulation is: some take minutes."""
-        if time.monotonic() - self._told < TOLD_SECONDS:
+        if time.monotonic() - self._notified < PROGRESS_SECONDS:
             return
         running = [stage.stage for stage in state.stages.values() if stage.outputs is None and stage.failure is None]
         of = f"{running[-1]}, " if running else ""
-        self._tell(f"{of}{self.completions:,} tasks ended, {self.candidates:,} candidates (Ctrl-C ends it)")
+        self._print(f"{of}{self.completions:,} tasks ended, {self.candidates:,} candidates (Ctrl-C ends it)")
 
     def waits(self) -> None:
         """Record why nodes are idle, when the driver has nothing more to do."""

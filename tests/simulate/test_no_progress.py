@@ -44,7 +44,7 @@ def test_progress_that_takes_too_many_jobs_ends_the_simulation(tmp_path, monkeyp
 
 
 def test_a_long_simulation_tells_how_far_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(watcher, "PROGRESS_SECONDS", 0.0)
     told: list[str] = []
     simulated(simulation(tmp_path, "scenario.hours=0.3"), told.append, compare=False)
     assert any(line.endswith("h: ingest, 0 tasks ended, 0 candidates (Ctrl-C ends it)") for line in told), told[:3]
