@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gfm_pipeline.core.contracts.evaluation import CALIBRATION_FILE
@@ -18,7 +18,7 @@ from gfm_pipeline.core.records import from_plain
 
 INDEX_FILE = "bundle.json"
 FORMAT, SCHEMA_VERSION = "gfm-pipeline ensemble", 1
-LARGEST = 1 << 36  # bytes: largest plausible entry of a model
+EMPTY_ARCHIVE = b"PK\x05\x06" + bytes(18)  # also the end of every archive without a comment, but for its numbers
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Yield the archive; a fault of the archive becomes one sentence."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_layout(path, archive)
             yield archive
     # zipfile raises NotImplementedError for compressions it does not know, RuntimeError for encrypted entries
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
@@ -98,10 +99,17 @@ def read_descriptions(path: Path) -> tuple[str, dict[str, bytes]]:
         texts = {name: (folder / name).read_bytes() for name in manifest.files if name.endswith(".json")}
         return manifest.digest, texts
     if not path.is_file():
-        raise BundleError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+        raise BundleError(f"{path} {absent(path)}.", "Give a campaign, or a file that was exported.")
     index, entries = read_bundle(path)
     texts = {name: content for name, content in entries.items() if name.endswith(".json")}
     return index.digest, texts
+
+
+def absent(path: Path) -> str:
+    """Return why there is neither a file nor a folder at ``path``, as the end of a sentence."""
+    if path.is_symlink() and not path.exists():
+        return "is a link that leads nowhere"
+    return "is neither a file nor a folder" if path.exists() else "does not exist"
 
 
 def ensemble_digest(path: Path) -> str:
@@ -114,6 +122,8 @@ def ensemble_digest(path: Path) -> str:
     """
     if path.is_dir():
         return read_manifest(find_ensemble(path)).digest
+    if not path.is_file():
+        raise BundleError(f"{path} {absent(path)}.", "Give a campaign, or a file that was exported.")
     with _opened(path) as archive:
         index = _index(path, archive)
     return index.digest
@@ -122,6 +132,26 @@ def ensemble_digest(path: Path) -> str:
 def digest_of_entries(entries: Mapping[str, str]) -> str:
     """Return the digest of an exported file with these entries and SHA-256 sums."""
     return hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+
+
+def _check_layout(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that is laid out in another way than exports are, before any entry is read.
+
+    Then no entry takes more memory than the file takes of the disk, and the file is nothing but an archive.
+    """
+    entries = archive.infolist()
+    for entry in entries:
+        parts = PurePosixPath(entry.filename).parts
+        if "\\" in entry.filename or ".." in parts or parts[:1] == ("/",):
+            raise BundleError(f"{path} was changed: {entry.filename} is a place outside.", "Export the campaign again.")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise BundleError(f"{path} was changed: {entry.filename} is compressed, which exports are not.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - len(EMPTY_ARCHIVE)))
+        whole = file.read(4) == EMPTY_ARCHIVE[:4] and min((e.header_offset for e in entries), default=0) == 0
+    if not whole or sum(entry.file_size for entry in entries) > size:
+        raise BundleError(f"{path} was changed: it is not only an archive.", "Export the campaign again.")
 
 
 def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[str, bytes]]:
@@ -133,9 +163,6 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> tuple[BundleIndex, dict[st
         raise BundleError(f"{path} was changed: {odd[0]} is not as its index says.", "Export the campaign again.")
     entries = {}
     for name, digest in index.entries.items():
-        about = archive.getinfo(name)
-        if about.compress_type != zipfile.ZIP_STORED or about.file_size > LARGEST:
-            raise BundleError(f"{path} was changed: {name} is stored in another way than exports are.")
         entries[name] = archive.read(name)
         if hashlib.sha256(entries[name]).hexdigest() != digest:
             raise BundleError(f"{path} was changed: {name} has another SHA-256.", "Export the campaign again.")
@@ -155,7 +182,9 @@ def _known_version(path: Path, plain: Any) -> Any:
     """Return the index after a check of its version."""
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise BundleError(f"{path} is not an exported model of gfm-pipeline.")
-    if not isinstance(plain.get("schema_version"), int) or plain["schema_version"] > SCHEMA_VERSION:
-        found = plain.get("schema_version")
+    found = plain.get("schema_version")
+    if type(found) is not int or found < 1:  # True is an int, too
+        raise BundleError(f"{path} was changed: its schema_version is {found!r}.", "Export the campaign again.")
+    if found > SCHEMA_VERSION:
         raise BundleError(f"{path} was written by a newer version (schema {found}).", "Upgrade gfm-pipeline.")
     return plain

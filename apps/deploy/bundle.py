@@ -36,6 +36,7 @@ from gfm_pipeline.core.ensemble_files import (
     INDEX_FILE,
     SCHEMA_VERSION,
     BundleIndex,
+    absent,
     digest_of_entries,
     find_ensemble,
     read_bundle,
@@ -130,7 +131,7 @@ def open_ensemble(path: Path | str) -> Ensemble:
     if path.is_dir():
         return load_ensemble(find_ensemble(path))
     if not path.is_file():
-        raise BundleError(f"{path} does not exist.", "Give a campaign, or a file that was exported.")
+        raise BundleError(f"{path} {absent(path)}.", "Give a campaign, or a file that was exported.")
     return load_bundle(path)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,8 @@ from deploy_cases import EMT_BUNDLE
 from safetensors.numpy import load, save
 
 from gfm_pipeline.apps.deploy.bundle import load_bundle, open_ensemble, write_entries
-from gfm_pipeline.core.ensemble_files import read_bundle
-from gfm_pipeline.core.errors import IntegrityError
+from gfm_pipeline.core.ensemble_files import FORMAT, INDEX_FILE, digest_of_entries, read_bundle
+from gfm_pipeline.core.errors import BundleError, IntegrityError
 
 CALIBRATION, CARD, WEIGHTS = "calibration.json", "members/m01/model.json", "members/m01/weights.safetensors"
 Edit = Callable[[Any], object]
@@ -80,3 +84,58 @@ def test_entries_that_are_missing_or_damaged_are_refused(entries: dict[str, byte
 def test_entries_as_they_were_are_opened(entries: dict[str, bytes], tmp_path: Path) -> None:
     write_entries(tmp_path / "model.gfm", entries, "0" * 64)
     assert load_bundle(tmp_path / "model.gfm").calibration == load_bundle(EMT_BUNDLE).calibration
+
+
+def rewritten(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED, **index: Any) -> Path:
+    """Write a bundle whose index agrees with its entries, with other values of the index."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
+    plain = {"format": FORMAT, "schema_version": 1, "digest": digest_of_entries(digests), "entries": digests, **index}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in {INDEX_FILE: json.dumps(plain).encode(), **entries}.items():
+            archive.writestr(name, content)
+    return path
+
+
+ODD_LAYOUTS: dict[str, tuple[Callable[[Path, dict[str, bytes]], Any], str]] = {
+    "a place outside": (lambda p, e: rewritten(p, {**e, "../../evil": b"x"}), "is a place outside"),
+    "an absolute place": (lambda p, e: rewritten(p, {**e, "/evil": b"x"}), "is a place outside"),
+    "compressed": (lambda p, e: rewritten(p, e, zipfile.ZIP_DEFLATED), "is compressed, which exports are not"),
+    "a script before it": (
+        lambda p, e: p.write_bytes(b"#!/bin/sh\n" + rewritten(p, e).read_bytes()),
+        "it is not only an archive",
+    ),
+    "more behind it": (
+        lambda p, e: p.write_bytes(rewritten(p, e).read_bytes() + b"more" * 9),
+        "it is not only an archive",
+    ),
+    "version zero": (lambda p, e: rewritten(p, e, schema_version=0), "its schema_version is 0"),
+    "a version in words": (lambda p, e: rewritten(p, e, schema_version="1"), "its schema_version is '1'"),
+    "a version that is true": (lambda p, e: rewritten(p, e, schema_version=True), "its schema_version is True"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_LAYOUTS)
+def test_a_file_that_is_laid_out_otherwise_is_refused(name: str, entries: dict[str, bytes], tmp_path: Path) -> None:
+    make, words = ODD_LAYOUTS[name]
+    path = tmp_path / "model.gfm"
+    assert load_bundle(rewritten(path, entries)).members
+    make(path, entries)
+    with pytest.raises(BundleError, match=re.escape(words)):
+        load_bundle(path)
+
+
+def test_an_index_that_expands_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.gfm"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(INDEX_FILE, bytes(1 << 20))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("an entry was read"))
+    with pytest.raises(BundleError, match="is compressed"):
+        load_bundle(path)
+
+
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "loop.gfm").symlink_to("loop.gfm")
+    os.mkfifo(tmp_path / "pipe.gfm")
+    for name, words in {"loop": "leads nowhere", "pipe": "neither a file nor a folder", "gone": "not exist"}.items():
+        with pytest.raises(BundleError, match=words):
+            open_ensemble(tmp_path / f"{name}.gfm")
