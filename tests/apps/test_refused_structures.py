@@ -14,10 +14,11 @@ from ase.io import write
 from deploy_cases import EMT_BUNDLE
 
 from gfm_pipeline.apps.calculator import GFMCalculator
+from gfm_pipeline.apps.dataset import neighbour_list
 from gfm_pipeline.apps.deploy.bundle import export
 from gfm_pipeline.apps.deploy.predict import PredictFilesSpec, predict_files
 from gfm_pipeline.core.contracts.data import SourceSettings
-from gfm_pipeline.core.errors import ConfigError, ModelError
+from gfm_pipeline.core.errors import ConfigError, DataError, ModelError
 
 
 def copper(change: Callable[[Atoms], None] | None = None) -> Atoms:
@@ -110,3 +111,13 @@ def test_a_key_that_no_record_has_is_named(tmp_path: Path) -> None:
 def test_an_exported_file_is_not_exported_again(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is an exported file already"):
         export(EMT_BUNDLE, tmp_path / "again.gfm")
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, True, False)])
+def test_a_cell_much_too_small_is_refused_before_its_images_are_listed(pbc: tuple[bool, bool, bool]) -> None:
+    """As of a cell in metres: its list of pairs would take all memory, and hours."""
+    cell = np.diag([1e-4, 1e-4, 1e-4])
+    with pytest.raises(DataError, match=r"The cell is too small: each atom has .* images"):
+        neighbour_list(np.zeros((1, 3)), cell, np.array(pbc), 5.0)
+    src, _, _ = neighbour_list(np.zeros((1, 3)), cell * 2.5e4, np.array(pbc), 5.0)
+    assert len(src) > 0

@@ -22,6 +22,8 @@ _SELF = 1e-8  # Angstrom: an atom and itself in the same image
 _SKEWED = 0.05  # volume over the product of lengths: below, the lattice is reduced (0.15 in rhombohedral Bi2Te3)
 _AROUND = 1  # cells that an atom may be outside its own before atoms are moved; up to here the search is equally fast
 _FARTHEST = 2.0**52  # cells: beyond this, a float64 cannot resolve the position within a cell
+_BALL = (1.0, 2.0, math.pi, 4.0 / 3.0 * math.pi)  # times cutoff**n: length, area or volume within the cutoff
+_MOST_IMAGES = 20_000  # of an atom within the cutoff: 0.05 cubic Angstrom per cell at 6 Angstrom
 # linked cells (300 bytes each) of a search, in addition to 64 per atom
 _LINKED_CELLS, _PER_ATOM = 32_768, 64
 
@@ -54,7 +56,7 @@ def neighbour_list(
     Raises
     ------
     DataError
-        When periodic lattice vectors are linearly dependent, or positions are not numbers.
+        When periodic lattice vectors are linearly dependent or much too short, or positions are not numbers.
     """
     src, dst, image, _ = pairs_within(pos, cell, pbc, cutoff)
     return src, dst, image
@@ -65,6 +67,7 @@ def pairs_within(pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDA
     points = np.ascontiguousarray(pos, dtype=np.float64)
     periodic = [bool(flag) for flag in pbc]
     lattice = _lattice(points, np.asarray(cell, dtype=np.float64), periodic, cutoff)
+    _check_images(np.asarray(cell, dtype=np.float64)[periodic], cutoff)
     moved = None
     if any(periodic) and len(points):
         moved = _moved(points, lattice, periodic)
@@ -76,6 +79,17 @@ def pairs_within(pos: NDArray[np.floating], cell: NDArray[np.floating], pbc: NDA
     image = image @ moved.of_lattice
     image[:, ~np.array(periodic)] = 0
     return src, dst, image, distance
+
+
+def _check_images(vectors: NDArray[np.float64], cutoff: float) -> None:
+    """Refuse a cell so small that the list of its atoms' images would take all memory; ``vectors``: periodic [n, 3]."""
+    measure = math.sqrt(max(0.0, float(np.linalg.det(vectors @ vectors.T)))) if len(vectors) else math.inf
+    images = _BALL[len(vectors)] * cutoff ** len(vectors) / measure if measure > 0.0 else math.inf
+    if images > _MOST_IMAGES:
+        raise DataError(
+            f"The cell is too small: each atom has {images:,.3g} images of itself within {cutoff:g} Angstrom.",
+            "Correct the cell, or its unit.",
+        )
 
 
 def shortest_period(cell: NDArray[np.floating], pbc: NDArray[np.bool_], below: float = math.inf) -> float:
