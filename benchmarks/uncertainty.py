@@ -8,8 +8,9 @@ members: ``--calibrate``). Then each test set is predicted. `uncertainty_sets.py
 domain, by a criterion that no model enters. Printed for each set: the error of energies, how often 90 % intervals of
 energies and of forces cover the label, the share that is flagged (``in_domain`` is false), that of energies that is
 covered or flagged, the share of those not flagged that is covered, and how well distance and spread tell the set from
-the first one, which is like the training data (AUROC; 0.5 is chance); the same for the structures that are out of
-domain. Of sets like the training data, also: the coverage of forces by element, how well each measure finds the tenth
+the first one, which is like the training data (AUROC; 0.5 is chance), beside what an ideal detector would reach where
+a set also holds structures like the training data; the same for the structures that are out of domain. Of sets like
+the training data, also: the coverage of forces by element, how well each measure finds the tenth
 of the atoms with the largest force errors, and the tails of energy errors.
 
 ``--seeds`` repeats the sets like the training data with other splits and other members, and ``--measures`` compares the
@@ -34,6 +35,7 @@ from uncertainty_tables import (
     by_set,
     header,
     percent,
+    print_chance,
     print_worst_forces,
     tails,
     worst_forces,
@@ -162,6 +164,7 @@ def compare(place: Path, anew: bool, molecule: Molecule, folder: Path) -> list[P
         by_element(one)
     print_worst_forces(like[0])
     (dataset,) = ensemble.calibration.datasets
+    print_chance(like, ensemble.calibration.datasets[dataset].energy.n, LEVEL)
     tails({**errors_of_splits(place, anew, ensemble.weights(dataset)), **{one.of.name: one.error for one in like}})
     return like
 

@@ -82,24 +82,51 @@ def header(*titles: str) -> None:
 
 
 def by_set(found: list[Predicted]) -> None:
-    """Print a row for each set; AUROC compares it, or its structures that are out of domain, with the first set."""
+    """Print a row for each set; AUROC compares it, or its structures that are out of domain, with the first set.
+
+    A set that holds structures like those of the first one bounds the AUROC of the whole set: see `ideal`.
+    """
     header(
         "set", "structures", "out of domain", "median energy error, eV", "energies covered", "forces covered",
         "flagged", "covered or flagged", "covered of not flagged", "AUROC distance", "AUROC spread",
-        "out of domain: flagged", "covered or flagged", "AUROC distance",
+        "AUROC of an ideal detector", "out of domain: flagged", "covered or flagged", "AUROC distance",
     )  # fmt: skip
     first = found[0]
     for one in found:
-        out, told = one.of.outside, ["", "", "", "", ""]
+        out, told = one.of.outside, ["", "", "", "", "", ""]
         if one is not first:
             told[:2] = [_against(first, one, key, np.ones(len(out), dtype=bool)) for key in ("distance", "spread")]
+            told[2] = f"{ideal(out):.3f}"
         if out.any():
-            told[2:] = [percent(one.flagged[out]), percent((one.covered | one.flagged)[out])]
+            told[3:] = [percent(one.flagged[out]), percent((one.covered | one.flagged)[out])]
             told.append(_against(first, one, "distance", out))
         shares = [percent(s) for s in (one.covered, one.forces_covered, one.flagged, one.covered | one.flagged)]
         shares.append(percent(one.covered[~one.flagged]))
         row = [one.of.name, str(len(out)), str(int(out.sum())), f"{np.median(np.abs(one.error)):.3g}", *shares, *told]
         print(f"| {' | '.join(row)} |", flush=True)
+
+
+def ideal(outside: Flags) -> float:
+    """Return the AUROC of a whole set, against the first one, that an ideal detector reaches.
+
+    It puts each structure that is out of domain before all of the first set, and cannot tell the others from these.
+    """
+    share = float(np.mean(outside))
+    return share + 0.5 * (1.0 - share)
+
+
+def print_chance(like: list[Predicted], calibrated: int, level: float) -> None:
+    """Print how much the coverage of sets like the training data scatters by chance.
+
+    With n independent structures to calibrate on, the coverage of new ones has a beta distribution around the level
+    (Vovk, 2012); a set of m structures adds the scatter of a binomial count.
+    """
+    within = [
+        f"{one.of.name} {one.covered.mean():.1%}, by chance {level:.0%} ± "
+        f"{np.sqrt(level * (1.0 - level) * (1.0 / (calibrated + 2) + 1.0 / len(one.covered))):.1%}"
+        for one in like
+    ]
+    print(f"\nEnergies covered, calibrated on {calibrated} structures: {'; '.join(within)}")
 
 
 def _against(first: Predicted, one: Predicted, measure: str, chosen: Flags) -> str:
