@@ -7,7 +7,9 @@ description and the option model. The program that reads records imports the rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gfm_pipeline.core.contracts import options
 from gfm_pipeline.core.contracts.extensions import Extensions, suggestion
@@ -42,6 +44,8 @@ class ReaderDescription:
         Names of the labels other than energy and forces that a generator computes; None: known from its records only.
     names
         Patterns of the names of its files, in lower case; `init` tries it on files of such names.
+    trials
+        Options that `init` tries, one after the other, if the reader needs some; empty: the defaults alone.
     """
 
     options: type[ReaderOptions]
@@ -52,6 +56,7 @@ class ReaderDescription:
     no_forces: bool = False
     labels: tuple[str, ...] | None = None
     names: tuple[str, ...] = ()
+    trials: tuple[Mapping[str, Any], ...] = ()
 
 
 BUILT_IN: dict[str, ReaderDescription] = {
@@ -92,6 +97,7 @@ BUILT_IN: dict[str, ReaderDescription] = {
         "HDF5 in the layouts of ANI-1, ANI-1x, QM7-X, Transition1x and SPICE",
         fixed_units=True,
         names=("*.h5", "*.hdf5"),
+        trials=tuple({"layout": layout.value} for layout in options.Hdf5Layout),
     ),
     "npz": ReaderDescription(
         options.NpzOptions,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from gfm_pipeline.api.starter import FoundSource, by_folder, find_source, spec_of
+from gfm_pipeline.api.drafting.starter import FoundSource, by_folder, find_source, spec_of
 from gfm_pipeline.cli.support.answered import Drafted, DraftedSource
 from gfm_pipeline.cli.support.answers import JSON, print_answer
 from gfm_pipeline.core.contracts.data import SourceSettings
@@ -101,12 +101,20 @@ def _existing(files: tuple[Path, ...]) -> list[Path]:
     return list(files)
 
 
+def _is_dataset(folder: Path) -> bool:
+    return folder.suffix == ".bp" or any((folder / mark).exists() for mark in DATASET_MARKS)
+
+
 def _inside(path: Path) -> list[Path]:
-    """Return the files of structures in a folder; for a file, and a dataset that is a folder, the path itself."""
-    if not path.is_dir() or path.suffix == ".bp" or any((path / mark).exists() for mark in DATASET_MARKS):
+    """Return the files of structures in a folder, and its datasets that are folders, or else those of folders in it.
+
+    For a file, and a dataset that is a folder, it is the path itself.
+    """
+    if not path.is_dir() or _is_dataset(path):
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not PROSE.match(file.name))
-    return files or [path]
+    found = sorted(one for one in path.iterdir() if not PROSE.match(one.name))
+    files = [one for one in found if one.is_file() or _is_dataset(one)]
+    return files or [file for one in found if one.is_dir() for file in _inside(one) if file != one] or [path]
 
 
 def _name_of(output: Path) -> str:

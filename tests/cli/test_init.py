@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.cluster import Octahedron
 from ase.io import write
-from ase.units import kcal, mol
+from ase.units import Hartree, kcal, mol
 
 from gfm_pipeline.apps.ingest.preview import preview
 from gfm_pipeline.cli import init as command
@@ -128,16 +131,91 @@ def test_a_folder_stands_for_its_files_of_structures(here, capsys):
     assert source.files in ("set/a.xyz", ["set/a.xyz"])
 
 
+def unforced(path: str, **info: Any) -> None:
+    """Write small crystals without forces."""
+    atoms = [bulk("Cu", cubic=True) * (1, 1, 2) for _ in range(3)]
+    for k, one in enumerate(atoms):
+        one.rattle(0.08, seed=k)
+        one.info = {"run": f"x{k}", **info}
+    write(path, atoms, format="extxyz")
+
+
 def test_a_test_set_without_usable_records_is_named_with_the_reason(here, capsys):
     frames("train.xyz", 24)
     frames("test_a.xyz", 6, first=24)
-    atoms = bulk("Cu", cubic=True)
-    atoms.info = {"emt_energy": -1.0, "run": "x"}
-    write("test_b.xyz", [atoms] * 3, format="extxyz")  # no forces
+    unforced("test_b.xyz")
     assert invoke(["init", "train.xyz", "test_a.xyz", "test_b.xyz"]) == 2
     error = capsys.readouterr().err
-    assert "(test_b.xyz): ingest would fail: no record is usable: 3 x no forces" in error
+    assert "(test_b.xyz): ingest would fail: no record is usable: 3 x no energy" in error
     assert not (here / "workflow.yaml").exists()
+
+
+@pytest.mark.parametrize("others", [["test_a.xyz"], []])
+def test_a_test_file_without_forces_judges_energies_alone(here, capsys, others):
+    frames("train.xyz", 24)
+    frames("test_a.xyz", 6, first=24)
+    unforced("test_b.xyz", emt_energy=-1.0)
+    assert invoke(["init", "train.xyz", *others, "test_b.xyz", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    sets = {"b": {"files": "test_b.xyz", "force_sign": "none"}}
+    assert source["settings"]["test_sets"] == sets | ({"a": "test_a.xyz"} if others else {})
+    assert source["settings"]["files"] == "train.xyz"
+    assert all(split["records"] for split in source["splits"])
+    assert "without forces, on energies alone: b" in (here / "workflow.yaml").read_text()
+
+
+def test_archives_and_hdf5_files_are_read_by_what_can_read_them(here, capsys):
+    (here / "md").mkdir()
+    atoms = bulk("Cu", cubic=True)
+    for k in range(12):
+        one = atoms.copy()
+        one.rattle(0.05, seed=k)
+        one.calc = EMT()
+        frame = {
+            "Positions": one.positions.tolist(),
+            "Forces": one.get_forces().tolist(),
+            "Energy": one.get_potential_energy(),
+            "Lattice": one.cell.tolist(),
+            "AtomTypes": list(one.symbols),
+            "NumAtoms": len(one),
+        }
+        text = "# Header\n\n" + json.dumps({"Dataset": {"Data": [frame], "PositionsStyle": "angstrom"}})
+        (here / "md" / f"{k}.json").write_text(text)
+    with tarfile.open("all.tar.gz", "w:gz") as archive:
+        archive.add("md")
+    assert invoke(["init", "all.tar.gz", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert source["settings"]["reader"] == "fitsnap-json"
+    assert source["usable"] == 12
+
+
+def test_the_layout_of_an_hdf5_file_and_the_sign_of_its_forces_are_found(here, capsys):
+    rng = np.random.default_rng(0)
+    with h5py.File("set.h5", "w") as file:
+        for name in ("Cu", "Ni", "Pt"):
+            pos = Octahedron(name, 2).positions + rng.normal(0.0, 0.03, (24, 6, 3))
+            found = [Atoms(f"{name}6", one, calculator=EMT()) for one in pos]
+            group = file.create_group(f"metals/{name}")
+            group["species"] = np.array([s.encode() for s in found[0].symbols])
+            group["coordinates"] = pos
+            group["energies"] = np.array([one.get_potential_energy() for one in found]) / Hartree
+            group["forces"] = -np.stack([one.get_forces() for one in found]) / Hartree  # gradients, as COMP6 has them
+    assert invoke(["init", "set.h5", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert source["settings"]["reader"] == "hdf5"
+    assert source["settings"]["options"] == {"layout": "ani-1"}
+    assert source["settings"]["force_sign"] == "gradients"
+    assert load_workflow(here / "workflow.yaml").model.data.sources["set"].options == {"layout": "ani-1"}
+
+
+def test_a_folder_stands_for_datasets_that_are_folders_in_it(here):
+    for name in ("water/data_0", "water/deeper/data_1"):
+        (here / name).mkdir(parents=True)
+        (here / name / "type.raw").write_text("0\n")
+    assert command._inside(here / "water") == [here / "water/data_0"]
+    assert command._inside(here / "water/deeper") == [here / "water/deeper/data_1"]
+    (here / "water/data_0").rename(here / "data_0")
+    assert command._inside(here / "water") == [here / "water/deeper/data_1"]
 
 
 def test_several_test_files_become_named_test_sets(here, capsys):

@@ -7,20 +7,19 @@ and signs by the consistency of energies, forces and positions, groups and split
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
+from gfm_pipeline.api.drafting.reader_trials import LookFn, best_reading
 from gfm_pipeline.core.contracts.data import EnergyUnit, ForceSign, LengthUnit, SourceSettings, Split
 from gfm_pipeline.core.contracts.ingest.label_keys import KeyFound
 from gfm_pipeline.core.contracts.ingest.preview import Preview, PreviewSpec
-from gfm_pipeline.core.contracts.readers import describe, reader_names
-from gfm_pipeline.core.contracts.sources import force_label, split_named, validate_options
+from gfm_pipeline.core.contracts.readers import describe
+from gfm_pipeline.core.contracts.sources import split_named
 from gfm_pipeline.core.errors import DataError, GFMError
 from gfm_pipeline.workflow.draft import Chosen, SourceDraft
 
-LookFn = Callable[[SourceSettings], Preview]
 # Names of keys for groups, in lower case and only letters, the best first.
 GROUPS = (
     *("trajectory", "trajectoryid", "traj", "trajid", "run", "runid", "group", "parent"),
@@ -98,8 +97,10 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
     files = [file for file in files if file not in sets.values()]
     splits = tuple(_split_of(file) for file in files)
     partial = any(splits) and not all(splits)
-    settings, preview = _readable(name, files, splits if partial else None, look, reader)
+    settings, preview, options = best_reading(name, files, splits if partial else None, look, reader)
     chosen = {"reader": Chosen(settings.reader, describe(settings.reader).summary)}
+    if options:
+        chosen["options"] = Chosen(options, "of those tried, these read the most records")
     hints: list[str] = []
     settings, preview = _labels(settings, preview, look, chosen)
     settings, preview = _units(settings, preview, look, chosen)
@@ -108,52 +109,12 @@ def find_source(name: str, files: Sequence[Path], look: LookFn, folder: Path, re
         why = "; ".join(f"{one.records} x {one.reason}, e.g. {one.example}" for one in preview.removed[:3])
         raise DataError(f"Source {name}: no record can be used ({why}).", "Name the keys and units in a workflow.")
     hints += _hints(preview)
-    placed = _placed(files, settings.file_splits, folder)
-    if sets:
-        named = {name: _relative(file, folder) for name, file in sets.items()}
-        placed["test_sets"] = Chosen(named, "several test files: each judged on its own, and never trained on")
+    named, settings, preview = _judged(sets, settings, preview, look, folder)
+    placed = _placed([Path(file) for file in settings.files], settings.file_splits, folder)
+    if named:
+        placed["test_sets"] = _why_judged(named, several=bool(sets))
     draft = SourceDraft(name, {"reader": chosen.pop("reader"), **placed, **chosen}, tuple(hints), _records(preview))
     return FoundSource(settings, preview, draft)
-
-
-def _readable(
-    name: str, files: Sequence[Path], splits: tuple[Split | None, ...] | None, look: LookFn, reader: str | None
-) -> tuple[SourceSettings, Preview]:
-    """Return the reader with the most usable records, then the most readable ones."""
-    found: list[tuple[tuple[int, int], SourceSettings, Preview]] = []
-    reason = "no reader takes files of this name"
-    for candidate in [reader] if reader else _candidates(files[0].name.lower()):
-        try:
-            settings = SourceSettings(
-                name=name,
-                reader=candidate,
-                files=tuple(str(file.resolve()) for file in files),
-                options=validate_options(candidate, {}),
-                forces_are=force_label(candidate, None),
-                file_splits=splits,
-            )
-            preview = look(settings)
-        except GFMError as error:
-            reason = f"{candidate}: {error.message}"
-            continue
-        unreadable = sum(one.records for one in preview.removed if one.reason.startswith("unreadable"))
-        found.append(((preview.usable, preview.read - unreadable), settings, preview))
-        if preview.usable == preview.read > 0:
-            break
-        reason = next((one.example for one in preview.removed), reason)
-    best = max(found, key=lambda one: one[0], default=None)
-    if best is None or best[0] == (0, 0):
-        readers = ", ".join(reader_names())
-        raise DataError(
-            f"{files[0]} cannot be read: {reason.rstrip('.')}.", f"Name its reader: --reader, of {readers}."
-        )
-    return best[1], best[2]
-
-
-def _candidates(name: str) -> list[str]:
-    """Return the readers for this name of files; readers for any name come last."""
-    fitting = [r for r in reader_names() if any(fnmatchcase(name, pattern) for pattern in describe(r).names)]
-    return sorted(fitting, key=lambda r: "*" in describe(r).names)
 
 
 def _labels(
@@ -185,9 +146,10 @@ def _units(
     settings: SourceSettings, preview: Preview, look: LookFn, chosen: dict[str, Chosen]
 ) -> tuple[SourceSettings, Preview]:
     """Choose the units and the sign of forces with which energies, forces and positions are consistent."""
-    if not _doubted(preview) or describe(settings.reader).fixed_units:
+    if not _doubted(preview):
         return settings, preview
-    for unit, length, sign in list(_systems())[:MOST_TRIALS]:
+    most = 1 if describe(settings.reader).fixed_units else MOST_TRIALS  # of the former, the sign alone is in doubt
+    for unit, length, sign in list(_systems())[:most]:
         other = replace(settings, energy_unit=unit, length_unit=length, forces_are=sign)
         try:
             again = look(other)
@@ -202,6 +164,7 @@ def _units(
 
 
 def _systems() -> Iterator[tuple[EnergyUnit, LengthUnit, ForceSign]]:
+    """Yield other systems than the default; the first differs from it by the sign of forces only."""
     angstrom, bohr, forces = LengthUnit.ANGSTROM, LengthUnit.BOHR, ForceSign.FORCES
     yield EnergyUnit.EV, angstrom, ForceSign.GRADIENTS
     for sign in (forces, ForceSign.GRADIENTS):
@@ -309,11 +272,64 @@ def _test_sets(files: Sequence[Path]) -> dict[str, Path]:
         return {}
     found: dict[str, Path] = {}
     for file in tests:
-        stem = Path(re.sub(r"\.(gz|bz2|xz|zst|zip)$", "", file.name)).stem
-        words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if split_named(word) is None]
-        name = "-".join(words).strip("-.") or "test"
+        name = _set_name(file)
         found[next(n for n in (name, *(f"{name}-{k}" for k in range(2, 10**6))) if n not in found)] = file
     return found
+
+
+def _set_name(file: Path) -> str:
+    """Return the name of a test set: that of its file, without the words for tests."""
+    stem = Path(re.sub(r"\.(gz|bz2|xz|zst|zip)$", "", file.name)).stem
+    words = [word for word in re.split(r"[^A-Za-z0-9.]+", stem) if split_named(word) is None]
+    return "-".join(words).strip("-.") or "test"
+
+
+def _judged(
+    sets: dict[str, Path], settings: SourceSettings, preview: Preview, look: LookFn, folder: Path
+) -> tuple[dict[str, object], SourceSettings, Preview]:
+    """Return the named test sets as a workflow has them, and the source without a test file that became one.
+
+    Models of forces are judged on energies alone where no record of a file has forces. A test split cannot say so, but
+    a test set can.
+    """
+    alone = {}
+    if not sets and settings.file_splits is not None and settings.forces_are is not ForceSign.NONE:
+        tests = [Path(f) for f, split in zip(settings.files, settings.file_splits, strict=True) if split is Split.TEST]
+        alone = {_set_name(file): file for file in tests if len(tests) == 1 and _without_forces(file, settings, look)}
+    if alone:
+        kept = [k for k, split in enumerate(settings.file_splits or ()) if split is not Split.TEST]
+        splits = tuple((settings.file_splits or ())[k] for k in kept)
+        files = tuple(settings.files[k] for k in kept)
+        settings = replace(settings, files=files, file_splits=splits if any(splits) else None)
+        preview = look(settings)
+    named: dict[str, object] = {}
+    for name, file in (sets or alone).items():
+        path = _relative(file, folder)
+        energies = name in alone or _without_forces(file, settings, look)
+        named[name] = {"files": path, "force_sign": str(ForceSign.NONE)} if energies else path
+    return named, settings, preview
+
+
+def _without_forces(file: Path, settings: SourceSettings, look: LookFn) -> bool:
+    """Return whether records of a file can be used for their energies only."""
+    if settings.forces_are is ForceSign.NONE:
+        return False
+    own = replace(settings, files=(str(file.resolve()),), file_splits=None)
+    try:
+        preview = look(own)
+        if preview.usable or not any(one.reason == "no forces" for one in preview.removed):
+            return False
+        return look(replace(own, forces_are=ForceSign.NONE)).usable > 0
+    except GFMError:
+        return False
+
+
+def _why_judged(named: dict[str, object], several: bool) -> Chosen:
+    """Return the value of test_sets with its reason."""
+    why = "several test files: each judged on its own" if several else "a test file: judged on its own"
+    energies = [name for name, of in named.items() if not isinstance(of, str)]
+    without = f"; without forces, on energies alone: {', '.join(energies)}" if energies else ""
+    return Chosen(named, f"{why}, and never trained on{without}")
 
 
 def _records(preview: Preview) -> int:

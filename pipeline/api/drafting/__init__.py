@@ -1,0 +1,1 @@
+"""Drafts of workflows from files of structures, for `gfm-pipeline init`."""
