@@ -94,7 +94,7 @@ def test_answers_are_json_and_faults_are_sentences(tmp_path: Path) -> None:
     decisions = card.split("## Decisions of the campaign")[1]
     assert "2 candidates of SchNet, EGNN were trained, proposed by deephyper" in decisions
     assert "m00: candidate c00001 (EGNN), objective 1.0102 when chosen, then 76 graphs in all. The" in decisions
-    said = run(tmp_path, COMMAND, "evaluate", "m.gfm", "new.extxyz", code=1)
+    said = run(tmp_path, COMMAND, "evaluate", "m.gfm", "new.extxyz", code=2)
     assert "No structure has a label" in said
     said = run(tmp_path, COMMAND, "export", str(CAMPAIGN), "--output", "m.gfm", code=2)
     assert "m.gfm exists" in said
