@@ -41,7 +41,7 @@ test-chaos: $(STAMP)
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest $(ABREAST) tests/slurm
 
-# With LAMMPS=FOLDER of its source, LAMMPS is built with ML-IAP for Python (CMake, a C++ compiler, about ten minutes).
+# With LAMMPS=FOLDER of its source, LAMMPS is built with ML-IAP for Python (CMake and a C++ compiler).
 LAMMPS_OPTIONS := -DBUILD_SHARED_LIBS=on -DBUILD_MPI=off -DBUILD_OMP=off -DPKG_ML-IAP=on -DPKG_ML-SNAP=on -DPKG_PYTHON=on \
 	-DMLIAP_ENABLE_PYTHON=on -DWITH_CURL=off -DPython_EXECUTABLE=$(abspath $(BIN))/python
 test-lammps: $(STAMP)

@@ -153,7 +153,8 @@ class _OverColumns(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, columns: Tensor) -> Tensor:
         ctx.save_for_backward(values, columns)
-        return torch.bmm(values, columns.unsqueeze(2)).squeeze(2)
+        kind = torch.promote_types(values.dtype, columns.dtype)  # harmonics stay single when features are halves
+        return torch.bmm(values.to(kind), columns.to(kind).unsqueeze(2)).squeeze(2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:

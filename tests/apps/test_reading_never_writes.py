@@ -105,7 +105,7 @@ def test_nothing_is_written_by_preview_or_reading(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (empty, "The file is empty."),
+        (empty, "The file is empty"),
         (foreign, "without the table systems"),
         (lambda path: path.write_text("name,energy"), "It is not an SQLite file."),
     ],

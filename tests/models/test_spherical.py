@@ -122,7 +122,9 @@ def test_angles_of_dimenet_are_legendre_polynomials_between_edges() -> None:
     basis, m = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     seen = {}
     layer.up.register_forward_hook(lambda _, given, __: seen.update(turned=given[0]))
-    layer(m, basis, SphericalHarmonics(4)(way), torch.tensor([0, 1]), torch.tensor([1, 2]), 3)
+    arriving = SphericalHarmonics(4)(way)
+    leaving = [x / (5 * (2 * k + 1)) ** 0.5 for k, x in enumerate(arriving)]
+    layer(m, basis, (arriving, leaving), torch.tensor([0, 1]), torch.tensor([1, 2]), 3)
     before = torch.nn.functional.silu(layer.before(m)) * layer.filter(basis)
     before = torch.nn.functional.silu(layer.down(before))[0]
     cosine = float(way[0] @ way[1])
