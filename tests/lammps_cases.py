@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.data import atomic_masses, atomic_numbers
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
 
 from gfm_pipeline.apps.deploy.lammps_fix import lammps_with_mpi
 
@@ -58,3 +61,30 @@ def lammps_of(atoms: Atoms, elements: Sequence[str], *commands: str, style: str 
 def of_atoms(lmp: Any, name: str, n: int) -> np.ndarray:
     """Return a property of the atoms in the order of their numbers."""
     return np.array(lmp.numpy.extract_atom(name)[:n])[np.argsort(lmp.numpy.extract_atom("id")[:n])]
+
+
+def check_run(lmp: Any, atoms: Atoms) -> None:
+    """Compare a run of 30 steps of LAMMPS with the same run of ASE; ``atoms`` are at its start, with a calculator."""
+    VelocityVerlet(atoms, 1.0 * units.fs).run(30)
+    n = len(atoms)
+    assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), abs=CLOSE)
+    assert lmp.get_thermo("ke") == pytest.approx(atoms.get_kinetic_energy(), abs=CLOSE)
+    np.testing.assert_allclose(of_atoms(lmp, "f", n), atoms.get_forces(), atol=CLOSE)
+    moved = of_atoms(lmp, "x", n) - atoms.positions
+    if atoms.pbc.all():
+        moved -= np.round(moved / atoms.cell.lengths()) * atoms.cell.lengths()  # LAMMPS moves atoms into the box
+        pressure = -np.trace(atoms.get_stress(voigt=False)) / 3.0
+        kinetic = 2.0 * atoms.get_kinetic_energy() / (3.0 * atoms.get_volume())
+        assert lmp.get_thermo("press") * units.bar == pytest.approx(pressure + kinetic, abs=CLOSE)
+    np.testing.assert_allclose(moved, 0.0, atol=CLOSE)
+    assert atoms.calc is not None
+    spread = atoms.calc.results["forces_std"]
+    assert np.abs(spread).max() > CLOSE  # the members do differ
+    np.testing.assert_allclose(of_atoms(lmp, "d_forces_std", n), np.linalg.norm(spread, axis=1), atol=CLOSE)
+
+
+def check_relaxation(lmp: Any, atoms: Atoms) -> None:
+    """Compare a minimisation of LAMMPS with that of ASE; ``atoms`` are at its start, with a calculator."""
+    BFGS(atoms, logfile=None).run(fmax=1e-5, steps=200)
+    assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), abs=CLOSE)
+    np.testing.assert_allclose(of_atoms(lmp, "f", len(atoms)), atoms.get_forces(), atol=2 * CLOSE)

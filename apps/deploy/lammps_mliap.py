@@ -112,7 +112,7 @@ class MLIAPPotential(EnsembleInLammps):
             return
         try:
             self._compute(data)
-        except Exception as error:
+        except Exception as error:  # whatever it is: LAMMPS would print a traceback, and name no reason of its own
             self.failure = error
             data.energy = 0.0
             if self._in_input:
